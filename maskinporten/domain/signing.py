@@ -1,0 +1,82 @@
+"""Our signing keys: their stages, and what stands in the published key set.
+
+prepared (published, not signing) -> active -> retired (published until its tokens are dead) ->
+removed. Times decide when; this module holds the words.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+DEFAULT_BITS: Final = 3072  # as the tokens of test.maskinporten.no are signed
+ALGORITHM: Final = "RS256"
+
+
+class Stage(StrEnum):
+    """Where a signing key stands in its life."""
+
+    PREPARED = "prepared"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REMOVED = "removed"
+
+
+PUBLISHED: Final = frozenset({Stage.PREPARED, Stage.ACTIVE, Stage.RETIRED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedKey:
+    """A signing key as it is stored: the public half open, the private half sealed.
+
+    `sealed` opens only under the key-encryption key, and only in this row: its associated data
+    is the kid.
+    """
+
+    kid: str  # RFC 7638 thumbprint
+    stage: Stage
+    n: str
+    e: str
+    sealed: str  # base64 of nonce and AES-256-GCM ciphertext of the PKCS#8 DER
+    x5c: tuple[str, ...] = ()  # standard base64 of DER, leaf first
+    alg: str = ALGORITHM
+    created: int = 0  # epoch seconds
+    activated: int = 0  # epoch seconds; 0: not yet
+    retired: int = 0  # epoch seconds; 0: not yet
+    removed: int = 0  # epoch seconds; 0: not yet
+
+
+class SigningKey(Protocol):
+    """A key that signs our tokens, wherever its private half lives."""
+
+    @property
+    def kid(self) -> str:
+        """The name under which the public half is published."""
+        ...
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """RSASSA-PKCS1-v1_5 with SHA-256 over the octets (RFC 7518 section 3.3)."""
+        ...
+
+
+def published(keys: "tuple[SealedKey, ...]") -> dict[str, list[dict[str, object]]]:
+    """The JWK set (RFC 7517 section 5): the signing key first, then the next, then the old ones."""
+    order = [Stage.ACTIVE, Stage.PREPARED, Stage.RETIRED]
+    shown = sorted(
+        (key for key in keys if key.stage in PUBLISHED),
+        key=lambda key: (order.index(key.stage), -key.created, key.kid),
+    )
+    return {"keys": [_jwk(key) for key in shown]}
+
+
+def _jwk(key: SealedKey) -> dict[str, object]:
+    members: dict[str, object] = {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": key.alg,
+        "kid": key.kid,
+        "n": key.n,
+        "e": key.e,
+    }
+    if key.x5c:
+        members["x5c"] = list(key.x5c)
+    return members
