@@ -1,0 +1,200 @@
+"""Everything real is chosen here, and nowhere else: the parts, the loops, the routes."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
+
+from maskinporten.audit import AuditLog
+from maskinporten.domain.authorization import LifetimeRule
+from maskinporten.errors import Fault, InvalidInput, Reason, Refused
+from maskinporten.issuance import Issuance
+from maskinporten.keyring import Keyring, ensure_first_key
+from maskinporten.metrics import Metrics
+from maskinporten.replay import SpentGrants, WithoutDatabase
+from maskinporten.replica import Replica
+from maskinporten.settings import Settings
+from maskinporten.store import Store
+from maskinporten.store.sqlite import open_sqlite
+from maskinporten.web import error_pages
+from maskinporten.web.answers import error_body, json_response, refused_by, trace_id
+from maskinporten.web.metadata import metadata_routes
+from maskinporten.web.operations import operations_routes
+from maskinporten.web.token import TokenEndpoint
+
+CLIENT_METHODS: Final = ("private_key_jwt", "virksomhetssertifikat", "QCForESeal", "CForESeal")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one running worker."""
+
+    settings: Settings
+    store: Store
+    replica: Replica
+    keyring: Keyring
+    spent: SpentGrants
+    metrics: Metrics
+    audit: AuditLog
+    issuance: Issuance
+    clock: Callable[[], float]
+
+    def status(self) -> str:
+        """For /health. Raises Unavailable while no token could be signed."""
+        self.keyring.signing_key()
+        return "DEGRADED" if self.spent.away else "UP"
+
+    def measure(self) -> None:
+        """Put the gauges that are read, not counted."""
+        age = max(0.0, self.clock() - self.replica.heard_at)
+        self.metrics.put("maskinporten_registry_revision", self.replica.registry.revision)
+        self.metrics.put("maskinporten_registry_age_seconds", age)
+        self.metrics.put("maskinporten_audit_lines_lost", self.audit.lost)
+
+
+async def open_store(database_url: str, synchronous: str = "normal") -> Store:
+    """The store that the database URL names. Raises InvalidInput, Unavailable."""
+    parts = urlsplit(database_url)
+    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+        return await open_sqlite(Path(parts.path), synchronous=synchronous.upper())
+    sentence = "must be sqlite:///absolute/path; three slashes, then the path with its own"
+    raise InvalidInput((Fault("MASKINPORTEN_DATABASE_URL", sentence),))
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Services]:
+    """Everything a worker needs, in order; closed in the reverse order.
+
+    Raises InvalidInput, Unavailable, SchemaTooNew, KeyDoesNotOpen: nothing is served then.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        metrics = Metrics(
+            settings.metrics_file,
+            refusals=[reason.name for reason in Reason],
+            methods=CLIENT_METHODS,
+        )
+        stack.callback(metrics.close)
+        audit = AuditLog(settings.audit_log)
+        stack.callback(audit.close)
+        store = await open_store(settings.database_url, settings.sqlite_synchronous)
+        stack.push_async_callback(store.close)
+        await store.migrate()
+        keyring = Keyring(
+            settings.key_encryption_key.reveal(), settings.issuer, settings.jwks_max_age
+        )
+        replica = Replica(store, clock)
+        replica.on_change(keyring.load)
+        await ensure_first_key(keyring, replica, store, clock, settings.signing_key_bits)
+        spent = SpentGrants(
+            store, clock, metrics, WithoutDatabase(settings.replay_without_database)
+        )
+        stack.push_async_callback(spent.close)
+        issuance = Issuance(
+            issuer=settings.issuer,
+            audiences=settings.audiences,
+            registry=lambda: replica.registry,
+            signing_key=keyring.signing_key,
+            spend=spent.spend,
+            lifetime_rule=LifetimeRule(settings.lifetime_rule),
+            refuse_unknown_claims=settings.unknown_claims == "refuse",
+        )
+        loop = asyncio.create_task(replica.follow())
+        stack.push_async_callback(_stop, loop)
+        yield Services(settings, store, replica, keyring, spent, metrics, audit, issuance, clock)
+
+
+async def _stop(loop: "asyncio.Task[None]") -> None:
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    """Every path but /token."""
+    return [
+        *metadata_routes(services.settings.issuer, services.keyring),
+        *error_pages.routes,
+        *operations_routes(services.status, services.metrics, services.measure),
+    ]
+
+
+class Application:
+    """The ASGI application of one worker: /token goes straight to its endpoint."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._token: TokenEndpoint | None = None
+        self._rest: Starlette | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http" and self._token is not None and self._rest is not None:
+            path = scope["path"]
+            if path in {"/token", "/token/"}:
+                await self._token(scope, receive, send)
+            else:
+                await self._rest(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with open_services(self._settings, self._clock) as services:
+                self.open(services)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as fault:
+            _log.exception("the worker cannot start")
+            await send({"type": "lifespan.startup.failed", "message": str(fault)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def open(self, services: Services) -> None:
+        """Begin to answer with these parts."""
+        self._token = TokenEndpoint(
+            services.issuance, services.clock, services.audit, services.metrics
+        )
+        self._rest = Starlette(
+            routes=routes(services),
+            exception_handlers={
+                HTTPException: _answer_http_exception,
+                Exception: _answer_http_exception,
+            },
+        )
+        self._rest.state.issuer = self._settings.issuer
+
+
+async def _answer_http_exception(request: Request, fault: Exception) -> Response:
+    """Whatever a page raises, or a path nobody serves, in the shape of every other error."""
+    trace = trace_id(request.scope)
+    headers: dict[str, str] = {}
+    if isinstance(fault, HTTPException):
+        reasons = {404: Reason.NOT_FOUND, 405: Reason.METHOD_NOT_ALLOWED}
+        headers = dict(fault.headers or {})
+        fault = Refused(reasons.get(fault.status_code, Reason.REQUEST_MALFORMED))
+    refused = refused_by(fault, trace)
+    body = error_body(refused, request.app.state.issuer, trace)
+    return json_response(body, refused.reason.status, headers)
+
+
+def create() -> Application:
+    """The application as the server's workers load it: settings from the environment."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    return Application(Settings.from_environ())

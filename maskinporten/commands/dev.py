@@ -1,0 +1,149 @@
+"""`dev`: a small world on this machine, and the main job done in it before your eyes."""
+
+import argparse
+import asyncio
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from maskinporten.commands.serve import prepare, run_server
+from maskinporten.commands.token import decode, refusal
+from maskinporten.consumer import Consumer, TokenError, TokenRefused, read_key
+from maskinporten.errors import Fault, InvalidInput
+from maskinporten.sandbox import CLIENT_ID, SCOPE, Sandbox, make_sandbox, register_sandbox
+from maskinporten.settings import Settings
+from maskinporten.validator import TokenInvalid, TrustedIssuer, Validator
+
+_HOST = "127.0.0.1"
+_START_DEADLINE = 60.0  # seconds
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    dev = commands.add_parser(
+        "dev",
+        help="run a sandbox here: organisations, a client, a key, a token to look at",
+        description="Makes a small world in a folder, serves it, fetches a token in it over HTTP, "
+        "validates the token against the published keys, and stays up.",
+    )
+    dev.add_argument("--data", type=Path, default=Path(".dev"), metavar="DIR", help="default .dev")
+    dev.add_argument("--port", type=int, default=8080, help="another is taken if this is busy")
+    dev.set_defaults(run=_dev)
+
+
+def _dev(arguments: argparse.Namespace) -> int:
+    port = _free_port(arguments.port)
+    issuer = f"http://{_HOST}:{port}/"
+    try:
+        sandbox = make_sandbox(arguments.data)
+    except OSError as fault:
+        raise InvalidInput((Fault(str(fault.filename), str(fault.strerror)),)) from fault
+    os.environ.update(sandbox.environ(issuer, port))
+    settings = Settings.from_environ()
+    asyncio.run(register_sandbox(sandbox))
+    asyncio.run(prepare(settings))
+    if port != arguments.port:
+        print(f"port {arguments.port} is busy; this is {port}")
+    show = threading.Thread(target=_demonstrate, args=(sandbox, issuer), daemon=True)
+    show.start()
+    run_server(settings)
+    return 0
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, port))
+            except (OSError, OverflowError):
+                continue
+            free: int = probe.getsockname()[1]
+            return free
+    raise InvalidInput((Fault("--port", "no port is free"),))
+
+
+def _demonstrate(sandbox: Sandbox, issuer: str) -> None:
+    """The main job, as its two sides do it: a consumer fetches, a provider validates."""
+    if not _wait_until_ready(issuer):
+        print("the server did not become ready", file=sys.stderr)
+        return
+    try:
+        key = read_key(sandbox.client_key.read_bytes(), kid=sandbox.kid)
+        with Consumer(issuer=issuer, client_id=CLIENT_ID, key=key) as consumer:
+            token = consumer.token(SCOPE)
+        validator = Validator([TrustedIssuer(issuer)])
+        valid = validator.validate(token.access_token, scope=SCOPE)
+    except TokenRefused as refused:
+        print(json.dumps(refusal(refused), indent=2), file=sys.stderr)
+        return
+    except (TokenError, TokenInvalid) as fault:
+        print(f"the main job failed: {fault}", file=sys.stderr)
+        return
+    seen = decode(token.access_token)
+    answer = {
+        "access_token": token.access_token,
+        "token_type": token.token_type,
+        "expires_in": token.expires_in,
+        "scope": token.scope,
+    }
+    print(_screen(sandbox, issuer, answer, seen, str(valid.consumer.orgno)), flush=True)
+
+
+def _wait_until_ready(issuer: str) -> bool:
+    deadline = time.monotonic() + _START_DEADLINE
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{issuer}health", timeout=2).status_code == httpx.codes.OK:
+                return True
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    return False
+
+
+def _screen(
+    sandbox: Sandbox, issuer: str, answer: dict[str, Any], seen: dict[str, Any], orgno: str
+) -> str:
+    program = shlex.join(_program())
+    ask = (
+        f"{program} token --issuer {issuer} --client-id {CLIENT_ID} "
+        f"--key {shlex.quote(str(sandbox.client_key))} --kid {sandbox.kid} --scope {SCOPE}"
+    )
+    return f"""
+Maskinporten sandbox
+  listens on   {issuer}
+  data in      {sandbox.folder}
+  health       {issuer}health      keys  {issuer}jwk
+
+A grant was signed by {CLIENT_ID} and posted to {issuer}token. The answer:
+{json.dumps(answer, indent=2)}
+
+The token holds against {issuer}jwk: consumer {orgno}, scope {SCOPE}.
+{json.dumps(seen, indent=2)}
+
+Paste into another terminal:
+
+  {ask} --decode
+
+  curl -s {issuer}token \\
+    -d grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer \\
+    -d assertion=$({ask} --grant-only)
+
+  export MASKINPORTEN_DATABASE_URL={shlex.quote(sandbox.database_url)}; {program} export
+
+Stop with Ctrl-C; `dev` goes on from here the next time."""
+
+
+def _program() -> list[str]:
+    """How this program was started, so that it can be started elsewhere too."""
+    beside = Path(sys.executable).with_name("maskinporten")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "maskinporten"]

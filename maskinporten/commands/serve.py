@@ -1,0 +1,71 @@
+"""`serve`: the server, configured by the environment alone."""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.http import HTTP1Settings
+
+from maskinporten.app import open_services
+from maskinporten.settings import PREFIX, Settings
+
+_HEADER_DEADLINE = 10_000  # milliseconds for a caller to finish its headers
+_DRAIN = 30  # seconds for requests under way when the server is told to stop
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    serve = commands.add_parser(
+        "serve",
+        help="run the server, configured by MASKINPORTEN_… variables",
+        description="The token server. It makes or migrates its database and its first signing "
+        "key by itself, and says what is wrong before it serves anything.",
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _serve(_arguments: argparse.Namespace) -> int:
+    settings = Settings.from_environ()
+    asyncio.run(prepare(settings))
+    address = f"{settings.host}:{settings.port}"
+    print(f"maskinporten {settings.issuer} listens on {address}", file=sys.stderr)
+    run_server(settings)
+    return 0
+
+
+async def prepare(settings: Settings) -> None:
+    """Open everything once before a worker does: a fault is one sentence, not one per worker."""
+    async with open_services(settings):
+        pass
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until told to stop. The workers read the same environment as this process."""
+    with tempfile.TemporaryDirectory(prefix="maskinporten-") as folder:
+        if settings.metrics_file is None:
+            counters = Path(folder) / "metrics"
+            counters.touch(mode=0o600)
+            os.environ[f"{PREFIX}METRICS_FILE"] = str(counters)
+        Granian(
+            "maskinporten.app:create",
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            factory=True,
+            workers=settings.workers,
+            loop=Loops.uvloop,
+            runtime_mode=RuntimeModes.st,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=_HEADER_DEADLINE),
+            websockets=False,
+            backpressure=settings.backpressure,
+            respawn_failed_workers=True,
+            workers_kill_timeout=_DRAIN,
+            log_access=False,
+        ).serve()

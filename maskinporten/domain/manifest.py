@@ -1,0 +1,177 @@
+"""The registry as one document: what an operator's file declares, and the same written back.
+
+Applying a file is additive: what it does not name stays as it is, and nothing is deleted (an
+entity is put out of use with `active = false`, or `state = "DENIED"`).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from maskinporten.domain.client import Client
+from maskinporten.domain.declaration import (
+    declare_access,
+    declare_client,
+    declare_delegation_source,
+    declare_organization,
+    declare_prefix,
+    declare_scope,
+    verify_client_scopes,
+)
+from maskinporten.domain.members import Reader
+from maskinporten.domain.registry import Change, Entity, Registry
+from maskinporten.domain.scope import Scope
+from maskinporten.errors import Fault, InvalidInput
+
+SECTIONS: Final = (
+    "organizations", "delegation_sources", "prefixes", "scopes", "accesses", "clients"
+)  # fmt: skip
+
+
+def plan(document: Mapping[str, Any], registry: Registry, now: int) -> Change:
+    """The change that makes the registry agree with the document; empty where it does already.
+
+    Later sections may lean on earlier ones of the same document. Raises InvalidInput with every
+    fault of every entry; nothing of a faulty document is taken.
+    """
+    faults = [
+        Fault(name, f"is not a section; there are {', '.join(SECTIONS)}")
+        for name in document.keys() - set(SECTIONS)
+    ]
+    ahead = registry
+    written: dict[Any, Entity] = {}
+    for section in SECTIONS:
+        entries = document.get(section, [])
+        if not isinstance(entries, list):
+            faults.append(Fault(section, "must be an array"))
+            continue
+        for number, data in enumerate(entries):
+            reader = Reader(f"{section}[{number}]")
+            entity = _declare(section, reader, data, ahead, now)
+            faults += reader.faults
+            if entity is None or reader.faults:
+                continue
+            key = (section, _name(section, entity))
+            if key in written:
+                faults.append(Fault(reader.path, f"stands twice: {key[1]}"))
+            written[key] = entity
+            ahead = ahead.with_entities(ahead.revision, [entity])
+    if faults:
+        raise InvalidInput(tuple(faults))
+    return Change(
+        tuple(e for (section, _), e in written.items() if _current(section, e, registry) != e)
+    )
+
+
+def _declare(
+    section: str, reader: Reader, data: Any, registry: Registry, now: int
+) -> Entity | None:
+    if section == "prefixes":
+        return declare_prefix(reader, data, registry.prefixes, now)
+    if section == "scopes":
+        return declare_scope(reader, data, registry.scopes, registry.prefixes, now)
+    if section == "accesses":
+        return declare_access(reader, data, registry.accesses, registry.scopes, now)
+    if section == "organizations":
+        return declare_organization(reader, data, registry.organizations, now)
+    if section == "delegation_sources":
+        return declare_delegation_source(reader, data, registry.delegation_sources, now)
+    client = declare_client(reader, data, registry.clients, now)
+    if client is not None:
+        before = registry.clients.get(client.client_id)
+        verify_client_scopes(reader, client, before, registry.scopes, registry.accesses)
+    return client
+
+
+_NAMES: Final[Mapping[str, Any]] = {
+    "organizations": lambda entity: entity.orgnr,
+    "delegation_sources": lambda entity: entity.issuer,
+    "prefixes": lambda entity: entity.prefix,
+    "scopes": lambda entity: entity.name,
+    "accesses": lambda entity: (entity.scope, entity.consumer_orgno),
+    "clients": lambda entity: entity.client_id,
+}
+
+
+def _name(section: str, entity: Entity) -> Any:
+    return _NAMES[section](entity)
+
+
+def _current(section: str, entity: Entity, registry: Registry) -> Any:
+    return getattr(registry, section).get(_name(section, entity))
+
+
+def describe(change: Change, registry: Registry) -> list[str]:
+    """One line for each entity of the change: what becomes of it."""
+    lines = []
+    for entity in change.entities:
+        section = next(s for s in SECTIONS if _is_of(s, entity))
+        before = _current(section, entity, registry)
+        name = _name(section, entity)
+        label = " ".join(name) if isinstance(name, tuple) else name
+        if before is None:
+            lines.append(f"+ {section} {label}")
+        else:
+            old, new = msgspec.to_builtins(before), msgspec.to_builtins(entity)
+            members = sorted(m for m in new if new[m] != old.get(m) and m != "last_updated")
+            lines.append(f"~ {section} {label}: {', '.join(members)}")
+    return lines
+
+
+def _is_of(section: str, entity: Entity) -> bool:
+    try:
+        _name(section, entity)
+    except AttributeError:
+        return False
+    return True
+
+
+def manifest(registry: Registry) -> dict[str, list[dict[str, Any]]]:
+    """The whole registry as a document that `plan` finds nothing new in. Signing keys stay home."""
+    return {
+        "organizations": _plain(registry.organizations.values()),
+        "delegation_sources": [
+            {"name": source.name, "issuer": source.issuer}
+            for source in sorted(registry.delegation_sources.values(), key=lambda s: s.issuer)
+        ],
+        "prefixes": _plain(registry.prefixes.values()),
+        "scopes": [
+            _scope(scope) for scope in sorted(registry.scopes.values(), key=lambda s: s.name)
+        ],
+        "accesses": _plain(registry.accesses.values()),
+        "clients": [
+            _client(client)
+            for client in sorted(registry.clients.values(), key=lambda c: c.client_id)
+        ],
+    }
+
+
+def _plain(entities: Iterable[Any]) -> list[dict[str, Any]]:
+    return sorted(
+        (_present(entity) for entity in entities), key=lambda e: list(map(str, e.values()))
+    )
+
+
+def _present(entity: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(entity)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _scope(scope: Scope) -> dict[str, Any]:
+    fields = _present(scope)
+    return {**fields, **fields.pop("texts")}
+
+
+def _client(client: Client) -> dict[str, Any]:
+    fields = _present(client)
+    keys = [
+        {"kty": "RSA", "use": "sig", **{k: v for k, v in key.items() if v not in ("", [])}}
+        for key in fields.pop("keys")
+    ]
+    for key in keys:
+        for name in ("created", "last_updated"):
+            key.pop(name, None)
+    passive = fields.pop("passive")
+    fields.pop("onbehalfof")
+    return {**fields, **passive, **({"jwks": {"keys": keys}} if keys else {})}

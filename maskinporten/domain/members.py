@@ -1,0 +1,189 @@
+"""The members that declarations have: names, types and limits, by the self-service API's words.
+
+A shape only says what each member may be; what they mean together is `declaration`'s business.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from maskinporten.domain.orgno import find_orgno
+from maskinporten.domain.scope import AccessState, IntegrationType, TokenType, Visibility
+from maskinporten.errors import Fault
+
+Name = Annotated[str, Meta(max_length=255)]
+Text = Annotated[str, Meta(max_length=4000)]
+LongText = Annotated[str, Meta(max_length=20_000)]
+Uri = Annotated[str, Meta(max_length=2048)]
+Seconds = Annotated[int, Meta(ge=0, le=10 * 365 * 24 * 3600)]
+PositiveSeconds = Annotated[int, Meta(ge=1, le=24 * 3600)]
+Uris = Annotated[tuple[Uri, ...], Meta(max_length=100)]
+
+SCOPE_TEXT: Final = re.compile(r"(long_)?description(#[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?")
+
+
+class PrefixMembers(Struct):
+    """A prefix in a registry file."""
+
+    prefix: str | UnsetType = UNSET
+    owner_orgno: str | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+    organization_name: Name | UnsetType = UNSET
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+
+
+class ScopeMembers(Struct):
+    """A scope, by the names of the self-service API."""
+
+    name: str | UnsetType = UNSET
+    prefix: str | UnsetType = UNSET
+    subscope: str | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+    visibility: Visibility | UnsetType = UNSET
+    allowed_integration_types: tuple[IntegrationType, ...] | UnsetType = UNSET
+    token_type: TokenType | UnsetType = UNSET
+    at_max_age: Seconds | UnsetType = UNSET
+    authorization_max_lifetime: Seconds | UnsetType = UNSET
+    authorization_max_age: Seconds | UnsetType = UNSET  # the older name of the same
+    delegation_source: Uri | UnsetType = UNSET
+    accessible_for_all: bool | UnsetType = UNSET
+    requires_user_consent: bool | UnsetType = UNSET
+    requires_user_authentication: bool | UnsetType = UNSET
+    requires_pseudonymous_tokens: bool | UnsetType = UNSET
+    enforced_aud_for_access_token: Uri | UnsetType = UNSET
+    enforced_aud_for_introspection: Uri | UnsetType = UNSET
+    protected: bool | UnsetType = UNSET
+    supports_european_businesses: bool | UnsetType = UNSET
+    consumer_prefix: bool | UnsetType = UNSET
+    owner_orgno: str | UnsetType = UNSET
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+
+
+class AccessMembers(Struct):
+    """An access, by the names of the self-service API."""
+
+    scope: str | UnsetType = UNSET
+    consumer_orgno: str | UnsetType = UNSET
+    state: AccessState | UnsetType = UNSET
+    owner_orgno: str | UnsetType = UNSET
+    owner_organization_name: Name | UnsetType = UNSET
+    consumer_organization_name: Name | UnsetType = UNSET
+    prefix: Name | UnsetType = UNSET
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+
+
+class ClientMembers(Struct):
+    """A client, by the names of the self-service API."""
+
+    client_id: str | UnsetType = UNSET
+    client_name: Name | UnsetType = UNSET
+    client_orgno: str | UnsetType = UNSET
+    supplier_orgno: str | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+    integration_type: IntegrationType | UnsetType = UNSET
+    scopes: Annotated[tuple[str, ...], Meta(max_length=1000)] | UnsetType = UNSET
+    access_token_lifetime: PositiveSeconds | UnsetType = UNSET
+    jwks: dict[str, Any] | UnsetType = UNSET
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+    # Passive: kept and shown, without effect on machine tokens.
+    application_type: Name | UnsetType = UNSET
+    grant_types: tuple[Name, ...] | UnsetType = UNSET
+    token_endpoint_auth_method: Name | UnsetType = UNSET
+    authorization_lifetime: Seconds | UnsetType = UNSET
+    refresh_token_lifetime: Seconds | UnsetType = UNSET
+    refresh_token_usage: Name | UnsetType = UNSET
+    redirect_uris: Uris | UnsetType = UNSET
+    post_logout_redirect_uris: Uris | UnsetType = UNSET
+    frontchannel_logout_session_required: bool | UnsetType = UNSET
+    frontchannel_logout_uri: Uri | UnsetType = UNSET
+    sso_disabled: bool | UnsetType = UNSET
+    code_challenge_method: Name | UnsetType = UNSET
+    logo_uri: Uri | UnsetType = UNSET
+    client_uri: Uri | UnsetType = UNSET
+
+
+PASSIVE_CLIENT_MEMBERS: Final = tuple(ClientMembers.__struct_fields__[12:])
+
+
+class OrganizationMembers(Struct):
+    """An organisation's name, for people to read."""
+
+    orgnr: str | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+
+
+class DelegationSourceMembers(Struct):
+    """Where delegations are registered."""
+
+    name: Name | UnsetType = UNSET
+    issuer: Uri | UnsetType = UNSET
+
+
+class Reader:
+    """Collects the faults of one declaration, each with its path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.faults: list[Fault] = []
+
+    def fault(self, member: str, sentence: str) -> None:
+        """Note that something is wrong at `member`."""
+        joined = f"{self.path}.{member}" if self.path and member else self.path or member
+        self.faults.append(Fault(joined, sentence))
+
+    def members(self, data: Any, shape: type[Struct], also: Iterable[str] = ()) -> dict[str, Any]:
+        """The members that stand in `data` and have the shape's types. null counts as absent."""
+        if not isinstance(data, dict):
+            self.fault("", "must be an object")
+            return {}
+        types = {field.name: field.type for field in msgspec.structs.fields(shape)}
+        found: dict[str, Any] = {}
+        for name, value in data.items():
+            if name not in types:
+                if name not in also:
+                    self.fault(name, "is not a member; " + _nearest(name, [*types, *also]))
+            elif value is not None:
+                try:
+                    found[name] = msgspec.convert(value, types[name])
+                except msgspec.ValidationError as fault:
+                    self._mistyped(name, str(fault))
+        return found
+
+    def _mistyped(self, name: str, said: str) -> None:
+        sentence, _, place = said.partition(" - at `$")
+        self.fault(name + place.rstrip("`"), sentence[:1].lower() + sentence[1:])
+
+    def orgno(self, found: Mapping[str, Any], name: str) -> Any:
+        """The organisation number of that member, or None with a fault where it is none."""
+        orgno = find_orgno(found.get(name))
+        if orgno is None:
+            self.fault(name, "must be an organisation number: nine digits, the last a check digit")
+        return orgno
+
+    def required(self, found: Mapping[str, Any], *names: str) -> bool:
+        """Whether all of them are there; a fault for each that is not."""
+        missing = [name for name in names if name not in found]
+        for name in missing:
+            self.fault(name, "must be given")
+        return not missing
+
+
+def instant(now: int) -> str:
+    """Epoch seconds as RFC 3339 in UTC with milliseconds, as the self-service API writes time."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]}?" if near else "see the README for the members there are"

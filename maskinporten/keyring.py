@@ -1,0 +1,200 @@
+"""Our private keys, at rest and in use; and the published key set, rendered once per change."""
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from maskinporten.audit import AuditEntry
+from maskinporten.domain.jwk import rsa_members, thumbprint
+from maskinporten.domain.registry import Change, Registry
+from maskinporten.domain.signing import (
+    DEFAULT_BITS,
+    SealedKey,
+    SigningKey,
+    Stage,
+    published,
+)
+from maskinporten.errors import Unavailable
+from maskinporten.replica import Replica
+from maskinporten.store import Conflict, Store
+
+KEY_LENGTH: Final = 32  # octets of the key-encryption key (AES-256)
+_NONCE_LENGTH: Final = 12
+_CERTIFICATE_LIFE: Final = timedelta(days=3 * 365)  # as enterprise certificates live
+_PADDING: Final = PKCS1v15()
+_DIGEST: Final = SHA256()
+
+
+class KeyDoesNotOpen(Exception):
+    """A stored signing key was sealed under another key-encryption key, or was tampered with."""
+
+
+class LocalKey:
+    """A `SigningKey` whose private half lives in this process's memory."""
+
+    def __init__(self, kid: str, private_key: rsa.RSAPrivateKey) -> None:
+        self.kid = kid
+        self._private_key = private_key
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """See `SigningKey.sign`."""
+        return self._private_key.sign(signing_input, _PADDING, _DIGEST)
+
+    def __repr__(self) -> str:
+        return f"LocalKey({self.kid})"
+
+
+class Keyring:
+    """The signing keys of this worker. `load` makes them follow the registry."""
+
+    def __init__(self, key_encryption_key: bytes, issuer: str, max_age: int) -> None:
+        self.key_set = b'{"keys":[]}'
+        self.etag = '""'
+        self.max_age = max_age  # seconds a provider may keep the key set
+        self._sealing_key = AESGCM(key_encryption_key)
+        self._issuer = issuer
+        self._active: SigningKey | None = None
+        self._opened: dict[str, SigningKey] = {}
+        self._loaded: object = None
+
+    def load(self, registry: Registry) -> None:
+        """Open the active key and render the key set; nothing is done where nothing changed.
+
+        Raises KeyDoesNotOpen.
+        """
+        if registry.signing_keys is self._loaded:
+            return
+        keys = tuple(registry.signing_keys.values())
+        active = next((key for key in keys if key.stage is Stage.ACTIVE), None)
+        if active is not None and active.kid not in self._opened:
+            self._opened[active.kid] = self._open(active)
+        self._active = self._opened[active.kid] if active is not None else None
+        self.key_set = msgspec.json.encode(published(keys))
+        self.etag = f'"{hashlib.sha256(self.key_set).hexdigest()[:32]}"'
+        self._loaded = registry.signing_keys
+
+    def signing_key(self) -> SigningKey:
+        """The key that signs now. Raises Unavailable while there is none."""
+        if self._active is None:
+            raise Unavailable("no signing key is active")
+        return self._active
+
+    def prepare(self, now: int, bits: int = DEFAULT_BITS) -> SealedKey:
+        """A fresh key with a self-signed certificate, sealed, not yet in the registry.
+
+        Making it takes a second of a core; call it beside the event loop.
+        """
+        private_key = rsa.generate_private_key(65537, bits)
+        n, e = rsa_members(private_key.public_key())
+        kid = thumbprint(n, e)
+        certificate = _self_signed(private_key, self._issuer, now)
+        return SealedKey(
+            kid=kid,
+            stage=Stage.PREPARED,
+            n=n,
+            e=e,
+            sealed=self._seal(kid, private_key),
+            x5c=(base64.b64encode(certificate).decode(),),
+            created=now,
+        )
+
+    def _seal(self, kid: str, private_key: rsa.RSAPrivateKey) -> str:
+        octets = private_key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        nonce = os.urandom(_NONCE_LENGTH)
+        sealed = nonce + self._sealing_key.encrypt(nonce, octets, kid.encode())
+        return base64.b64encode(sealed).decode()
+
+    def _open(self, key: SealedKey) -> SigningKey:
+        sealed = base64.b64decode(key.sealed)
+        nonce, ciphertext = sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:]
+        try:
+            octets = self._sealing_key.decrypt(nonce, ciphertext, key.kid.encode())
+        except InvalidTag as fault:
+            raise KeyDoesNotOpen(key.kid) from fault
+        private_key = serialization.load_der_private_key(octets, None)
+        if not isinstance(private_key, rsa.RSAPrivateKey) or (
+            rsa_members(private_key.public_key()) != (key.n, key.e)
+        ):
+            # Sealed by us for this row, yet the row shows another public half.
+            raise KeyDoesNotOpen(key.kid)
+        return LocalKey(key.kid, private_key)
+
+
+async def ensure_first_key(
+    keyring: Keyring,
+    replica: Replica,
+    store: Store,
+    clock: Callable[[], float],
+    bits: int = DEFAULT_BITS,
+) -> None:
+    """Make the first signing key, if there is none. Any number of nodes may try; one commit wins.
+
+    Raises Unavailable.
+    """
+    registry = await replica.catch_up()
+    while not any(key.stage is Stage.ACTIVE for key in registry.signing_keys.values()):
+        now = int(clock())
+        prepared = await asyncio.to_thread(keyring.prepare, now, bits)
+        first = replace(prepared, stage=Stage.ACTIVE, activated=now)
+        entry = AuditEntry(
+            at=now,
+            caller={"kind": "server"},
+            command="make the first signing key",
+            after={f"signing_key/{first.kid}": {"stage": first.stage, "created": now}},
+        )
+        # Where another node was first, what it made is read below.
+        with suppress(Conflict):
+            await store.commit(Change((first,)), entry, registry.revision)
+        registry = await replica.catch_up()
+
+
+def _self_signed(private_key: rsa.RSAPrivateKey, issuer: str, now: int) -> bytes:
+    """DER of a certificate that says no more than whose key this is; nobody pins anything on it."""
+    begins = datetime.fromtimestamp(now, UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer[:64])])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private_key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - timedelta(minutes=5))
+        .not_valid_after(begins + _CERTIFICATE_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=False,
+                crl_sign=False,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .sign(private_key, SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.DER)

@@ -1,0 +1,141 @@
+"""The small world of `maskinporten dev`: two organisations, a scope between them, a client.
+
+It is made of synthetic organisation numbers and kept in one folder over restarts.
+"""
+
+import base64
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from maskinporten.administration import administer
+from maskinporten.app import open_store
+from maskinporten.domain.jwk import rsa_members, thumbprint
+from maskinporten.domain.manifest import plan
+from maskinporten.replica import Replica
+from maskinporten.settings import PREFIX
+
+PROVIDER: Final = "310000019"
+CONSUMER: Final = "310000027"
+CLIENT_ID: Final = "sandbox-consumer"
+SCOPE: Final = "sandbox:contacts.read"
+_KEY_BITS: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Where the world lies and how its client proves itself."""
+
+    folder: Path
+    client_key: Path  # PEM, unencrypted: it opens nothing but the sandbox
+    kid: str
+
+    @property
+    def database_url(self) -> str:
+        """For MASKINPORTEN_DATABASE_URL."""
+        return f"sqlite:///{self.folder / 'registry.db'}"
+
+    def environ(self, issuer: str, port: int) -> Mapping[str, str]:
+        """The settings under which `serve` would run this world."""
+        return {
+            f"{PREFIX}ISSUER": issuer,
+            f"{PREFIX}PORT": str(port),
+            f"{PREFIX}WORKERS": "1",
+            f"{PREFIX}ENVIRONMENT": "test",
+            f"{PREFIX}DATABASE_URL": self.database_url,
+            f"{PREFIX}KEY_ENCRYPTION_KEY_FILE": str(self.folder / "key-encryption-key"),
+            f"{PREFIX}AUDIT_LOG": str(self.folder / "audit.jsonl"),
+        }
+
+
+def make_sandbox(folder: Path) -> Sandbox:
+    """The world in `folder`; what is there already stays. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")
+    sealing_key = folder / "key-encryption-key"
+    if not sealing_key.exists():
+        _write_secret(sealing_key, base64.b64encode(os.urandom(32)) + b"\n")
+    client_key = folder / "client-key.pem"
+    if not client_key.exists():
+        private_key = rsa.generate_private_key(65537, _KEY_BITS)
+        pem = private_key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        _write_secret(client_key, pem)
+    n, e = _public_members(client_key)
+    return Sandbox(folder.resolve(), client_key.resolve(), thumbprint(n, e))
+
+
+async def register_sandbox(sandbox: Sandbox) -> None:
+    """Put the world's organisations into the registry; a second time changes nothing.
+
+    Raises Unavailable, InvalidInput.
+    """
+    store = await open_store(sandbox.database_url)
+    try:
+        await store.migrate()
+        replica = Replica(store, time.time)
+        now = int(time.time())
+        document = world_document(sandbox)
+        await administer(
+            store, replica, lambda r: plan(document, r, now), {"kind": "operator"}, "dev", now
+        )
+    finally:
+        await store.close()
+
+
+def world_document(sandbox: Sandbox) -> dict[str, Any]:
+    """The world in the format of `maskinporten apply`."""
+    n, e = _public_members(sandbox.client_key)
+    key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": sandbox.kid, "n": n, "e": e}
+    return {
+        "organizations": [
+            {"orgnr": PROVIDER, "name": "Sandbox API Provider"},
+            {"orgnr": CONSUMER, "name": "Sandbox Consumer"},
+        ],
+        "prefixes": [{"prefix": "sandbox", "owner_orgno": PROVIDER}],
+        "scopes": [
+            {"name": SCOPE, "description": "Read contact details"},
+            {
+                "name": "sandbox:contacts.write",
+                "description": "Change contact details",
+                "at_max_age": 30,
+            },
+            {
+                "name": "sandbox:open.read",
+                "description": "Open to every organisation",
+                "accessible_for_all": True,
+            },
+        ],
+        "accesses": [{"scope": SCOPE, "consumer_orgno": CONSUMER}],
+        "clients": [
+            {
+                "client_id": CLIENT_ID,
+                "client_name": "Sandbox consumer's backend",
+                "client_orgno": CONSUMER,
+                "scopes": [SCOPE, "sandbox:open.read"],
+                "jwks": {"keys": [key]},
+            }
+        ],
+    }
+
+
+def _write_secret(path: Path, octets: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(octets)
+
+
+def _public_members(path: Path) -> tuple[str, str]:
+    private_key = serialization.load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(private_key, rsa.RSAPrivateKey):
+        raise OSError(0, "is not an RSA key; remove it and start again", str(path))
+    return rsa_members(private_key.public_key())

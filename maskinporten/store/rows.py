@@ -1,0 +1,122 @@
+"""Domain values to rows and back, and the SQL that both databases read alike.
+
+| Migration | Release | What changed |
+|---|---|---|
+| 0001_start | 0.1.0 | the counter, the entities, the audit trail |
+
+Each migration runs under the previous release's code. An entity is one row: its kind, its name,
+the revision that last wrote it, and its fields as JSON. Unknown fields of a later release are
+passed over when they are read, so that two releases can share a database for a while.
+"""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+
+from maskinporten.audit import AuditEntry
+from maskinporten.domain.client import Client
+from maskinporten.domain.registry import SHELVES, Change, Entity, Registry, Revision
+from maskinporten.domain.scope import DelegationSource, Organization, Prefix, Scope, ScopeAccess
+from maskinporten.domain.signing import SealedKey
+
+KINDS: Final[dict[str, type]] = {
+    "prefix": Prefix,
+    "scope": Scope,
+    "access": ScopeAccess,
+    "client": Client,
+    "delegation_source": DelegationSource,
+    "organization": Organization,
+    "signing_key": SealedKey,
+}
+_KIND_OF: Final = {of: kind for kind, of in KINDS.items()}
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(of) for kind, of in KINDS.items()
+}
+_ENTRIES: Final = msgspec.json.Decoder(AuditEntry)
+_ENCODER: Final = msgspec.json.Encoder()
+
+SELECT_REVISION: Final = "SELECT n FROM revision"
+SELECT_CHANGES: Final = "SELECT kind, body FROM entity WHERE revision > ? ORDER BY revision"
+NEXT_REVISION: Final = "UPDATE revision SET n = n + 1 WHERE n = ? RETURNING n"
+UPSERT: Final = (
+    "INSERT INTO entity (kind, id, revision, body) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision, body = excluded.body"
+)
+INSERT_AUDIT: Final = "INSERT INTO audit (revision, at, body) VALUES (?, ?, ?)"
+INSERT_SUBJECT: Final = "INSERT INTO audit_subject (subject, revision) VALUES (?, ?)"
+SELECT_AUDIT: Final = (
+    "SELECT revision, body FROM audit WHERE revision < ? ORDER BY revision DESC LIMIT ?"
+)
+SELECT_AUDIT_OF: Final = (
+    "SELECT a.revision, a.body FROM audit_subject s JOIN audit a ON a.revision = s.revision "
+    "WHERE s.subject = ? AND s.revision < ? ORDER BY s.revision DESC LIMIT ?"
+)
+NO_REVISION: Final = 2**62  # above any revision there will be
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Number and SQL of every migration, in order."""
+    folder = files("maskinporten.store") / "migrations"
+    found = sorted(
+        (entry.name, entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    )
+    return [(int(name.split("_", 1)[0]), text) for name, text in found]
+
+
+def identity(entity: Entity) -> tuple[str, str]:
+    """Kind and name of an entity; together they are unique."""
+    name = SHELVES[type(entity)][1](entity)
+    return _KIND_OF[type(entity)], " ".join(name) if isinstance(name, tuple) else str(name)
+
+
+def upserts(change: Change, revision: Revision) -> Iterator[tuple[str, str, int, str]]:
+    """The values of `UPSERT`, one row for each entity."""
+    for entity in change.entities:
+        kind, name = identity(entity)
+        yield kind, name, revision, _ENCODER.encode(entity).decode()
+
+
+def read_entity(kind: str, body: str) -> Entity | None:
+    """The entity of a row; None for a kind that only a later release knows."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        return None
+    entity: Entity = decoder.decode(body)
+    return entity
+
+
+def audit_body(entry: AuditEntry) -> str:
+    """The entry as JSON."""
+    return _ENCODER.encode(entry).decode()
+
+
+def read_audit(body: str) -> AuditEntry:
+    """The entry of a row."""
+    return _ENTRIES.decode(body)
+
+
+def images(change: Change, registry: Registry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a change replaces and what it leaves, by `kind/id`, as plain JSON for the audit.
+
+    A sealed private key is not shown.
+    """
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for entity in change.entities:
+        shelf, name_of = SHELVES[type(entity)]
+        replaced = getattr(registry, shelf).get(name_of(entity))
+        label = "/".join(identity(entity))
+        after[label] = _image(entity)
+        if replaced is not None:
+            before[label] = _image(replaced)
+    return before, after
+
+
+def _image(entity: Entity) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(entity)
+    fields.pop("sealed", None)
+    return fields

@@ -1,0 +1,1 @@
+"""Nothing of ours is mocked: real keys, real databases, real HTTP; only the clock stands still."""

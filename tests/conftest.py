@@ -1,0 +1,58 @@
+"""Fixtures: a running server over the small world, and the loop that async tests run on."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.world import Server, running
+
+Starter = Callable[..., Coroutine[Any, Any, Server]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """An async test is run on the loop of its own `loop` fixture."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    runner = cast("asyncio.Runner", pyfuncitem.funcargs["runner"])
+    runner.run(pyfuncitem.obj(**arguments))
+    return True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every async test gets a runner, whether it names one or not."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "runner")
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """An event loop for one test."""
+    with asyncio.Runner() as made:
+        yield made
+
+
+@pytest.fixture
+def start(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Starter]:
+    """Starts servers in this process; they share `tmp_path` as their folder unless told else."""
+    stack = AsyncExitStack()
+
+    async def starting(folder: Path = tmp_path, **changes: Any) -> Server:
+        return await stack.enter_async_context(running(folder, **changes))
+
+    yield starting
+    runner.run(stack.aclose())
+
+
+@pytest.fixture
+def server(runner: asyncio.Runner, start: Starter) -> Server:
+    """One server over the small world, whose clock stands at NOW."""
+    return runner.run(start())

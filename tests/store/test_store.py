@@ -1,0 +1,231 @@
+"""What every store promises, run against each of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from maskinporten.audit import AuditEntry
+from maskinporten.domain.registry import Change, Entity, Revision
+from maskinporten.domain.scope import Prefix
+from maskinporten.errors import Unavailable
+from maskinporten.store import Conflict, SchemaTooNew, Spending, Store, rows
+from maskinporten.store.sqlite import open_sqlite
+from tests.world import NOW, PROVIDER, registry
+
+Open = Callable[[], Awaitable[Store]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the database lies."""
+    return tmp_path
+
+
+@pytest.fixture
+def opener(folder: Path) -> Open:
+    """Opens the same database each time it is called, as another process would."""
+
+    async def opening() -> Store:
+        store = await open_sqlite(folder / "registry.db")
+        await store.migrate()
+        return store
+
+    return opening
+
+
+def prefix(name: str) -> Prefix:
+    """A small entity."""
+    return Prefix(prefix=name, owner_orgno=PROVIDER)  # type: ignore[arg-type]
+
+
+def entry(command: str = "test", *subjects: str) -> AuditEntry:
+    """Who did it."""
+    return AuditEntry(
+        at=NOW, caller={"kind": "operator"}, command=command, subjects=frozenset(subjects)
+    )
+
+
+async def test_a_new_database_is_empty_at_revision_0(opener: Open) -> None:
+    """Nothing there, and that is an answer."""
+    store = await opener()
+
+    assert await store.changes_since(Revision(0)) == (0, ())
+    await store.close()
+
+
+async def test_everything_written_comes_back_as_it_was(opener: Open) -> None:
+    """Entities of every kind survive the way to rows and back."""
+    store = await opener()
+    world = registry()
+    entities: tuple[Entity, ...] = (
+        *world.prefixes.values(),
+        *world.scopes.values(),
+        *world.accesses.values(),
+        *world.clients.values(),
+        *world.delegation_sources.values(),
+    )
+    assert await store.commit(Change(entities), entry(), Revision(0)) == 1
+
+    revision, found = await store.changes_since(Revision(0))
+
+    assert revision == 1
+    assert {rows.identity(e): e for e in found} == {rows.identity(e): e for e in entities}
+    await store.close()
+
+
+async def test_the_feed_gives_what_came_after_and_each_entity_once(opener: Open) -> None:
+    """A follower that has seen a revision gets the rest, as it is now."""
+    store = await opener()
+    await store.commit(Change((prefix("a"), prefix("b"))), entry(), Revision(0))
+    await store.commit(Change((prefix("b"),)), entry(), Revision(1))
+    await store.commit(Change((prefix("c"),)), entry(), Revision(2))
+
+    assert await store.changes_since(Revision(1)) == (3, [prefix("b"), prefix("c")])
+    assert await store.changes_since(Revision(3)) == (3, ())
+    await store.close()
+
+
+async def test_a_decision_on_old_facts_is_a_conflict_and_leaves_nothing(opener: Open) -> None:
+    """Change, audit and counter: all or none."""
+    store = await opener()
+    await store.commit(Change((prefix("a"),)), entry("first"), Revision(0))
+
+    with pytest.raises(Conflict):
+        await store.commit(Change((prefix("b"),)), entry("second"), Revision(0))
+
+    assert await store.changes_since(Revision(0)) == (1, [prefix("a")])
+    assert [r.entry.command for r in await store.audit_trail(None, None, 9)] == ["first"]
+    await store.close()
+
+
+async def test_of_many_commits_on_one_revision_one_wins(opener: Open) -> None:
+    """Two processes, ten coroutines each, one revision: one commit."""
+    stores = [await opener(), await opener()]
+
+    async def attempt(number: int) -> bool:
+        change = Change((prefix(f"p{number}"),))
+        try:
+            await stores[number % 2].commit(change, entry(), Revision(0))
+        except Conflict:
+            return False
+        return True
+
+    won = await asyncio.gather(*map(attempt, range(20)))
+
+    assert sum(won) == 1
+    for store in stores:
+        assert (await store.changes_since(Revision(0)))[0] == 1
+        await store.close()
+
+
+async def test_of_twenty_who_spend_one_grant_one_is_first(opener: Open) -> None:
+    """Insert-if-absent is one step, across processes (attack 14)."""
+    stores = [await opener(), await opener()]
+    grant = Spending(b"k" * 32, NOW + 60)
+
+    answers = await asyncio.gather(*(stores[n % 2].spend_grants([grant], NOW) for n in range(20)))
+
+    assert sorted(map(len, answers)) == [0] * 19 + [1]
+    for store in stores:
+        await store.close()
+
+
+async def test_a_batch_tells_the_spent_from_the_fresh(opener: Open) -> None:
+    """One insert, an answer for each; and it outlives the connection."""
+    store = await opener()
+    old, new = Spending(b"a" * 32, NOW + 60), Spending(b"b" * 32, NOW + 60)
+    assert await store.spend_grants([old], NOW) == {old.key}
+    await store.close()
+
+    again = await opener()
+    assert await again.spend_grants([old, new], NOW) == {new.key}
+    await again.close()
+
+
+async def test_expired_grants_leave_by_themselves(opener: Open, folder: Path) -> None:
+    """Long after, the database holds no more than what can still be used (attack 16)."""
+    store = await opener()
+    for step in range(60):
+        now = NOW + 10 * step
+        batch = [Spending(bytes([step, n]) * 16, now + 100) for n in range(64)]
+        assert len(await store.spend_grants(batch, now)) == 64
+
+    watcher = await open_sqlite(folder / "registry.db")
+    async with watcher._read() as db:
+        found = list(await db.execute_fetchall("SELECT count(*) FROM spent_grant"))
+    assert found[0][0] <= 64 * 14  # of 3840: those of the last 100 s, and what is on its way out
+    await watcher.close()
+    await store.close()
+
+
+async def test_the_audit_trail_is_paged_newest_first_and_by_subject(opener: Open) -> None:
+    """An owner reads its own; the operator reads all."""
+    store = await opener()
+    for number, subject in enumerate(("1", "2", "1", "1")):
+        made = entry(f"c{number}", subject)
+        await store.commit(Change((prefix(f"p{number}"),)), made, Revision(number))
+
+    assert [r.entry.command for r in await store.audit_trail(None, None, 2)] == ["c3", "c2"]
+    own = await store.audit_trail("1", None, 2)
+    assert [r.entry.command for r in own] == ["c3", "c2"]
+    rest = await store.audit_trail("1", own[-1].revision, 2)
+    assert [r.entry.command for r in rest] == ["c0"]
+    assert rest[0].entry == entry("c0", "1")
+    await store.close()
+
+
+async def test_migrating_twice_is_migrating_once(opener: Open) -> None:
+    """Several nodes may start at the same time."""
+    stores = await asyncio.gather(*(opener() for _ in range(5)))
+
+    assert {await store.migrate() for store in stores} == {len(rows.migrations())}
+    for store in stores:
+        await store.close()
+
+
+async def test_a_database_of_a_later_release_is_refused(folder: Path) -> None:
+    """An old program keeps its hands off a new schema."""
+    store = await open_sqlite(folder / "registry.db")
+    await store.migrate()
+    async with store._write() as db:
+        await db.execute("INSERT INTO schema_version (n) VALUES (999)")
+
+    with pytest.raises(SchemaTooNew, match="999"):
+        await store.migrate()
+    await store.close()
+
+
+async def test_an_entity_of_a_later_release_is_passed_over(opener: Open, folder: Path) -> None:
+    """Two releases share a database for a while; unknown kinds and fields do no harm."""
+    store = await opener()
+    await store.commit(Change((prefix("a"),)), entry(), Revision(0))
+    other = await open_sqlite(folder / "registry.db")
+    async with other._write() as db:
+        body = '{"prefix":"n","owner_orgno":"1","new_field":1}'
+        await db.execute(rows.UPSERT, ("prefix", "n", 1, body))
+        await db.execute(rows.UPSERT, ("moon", "m", 1, "{}"))
+
+    _, found = await store.changes_since(Revision(0))
+
+    assert sorted(e.prefix for e in found if isinstance(e, Prefix)) == ["a", "n"]
+    assert len(found) == 2
+    await other.close()
+    await store.close()
+
+
+async def test_waking_takes_no_longer_than_asked(opener: Open) -> None:
+    """A follower is never left asleep."""
+    store = await opener()
+    await asyncio.wait_for(store.wake(0.01), 2)
+    await store.close()
+
+
+async def test_a_missing_folder_and_a_foreign_file_are_sentences(tmp_path: Path) -> None:
+    """What cannot be opened is Unavailable, with the reason."""
+    with pytest.raises(Unavailable, match="does not exist"):
+        await open_sqlite(tmp_path / "nowhere" / "registry.db")
+    (tmp_path / "text.db").write_text("this is no database at all, whatever its name" * 20)
+    with pytest.raises(Unavailable, match="not a database"):
+        await open_sqlite(tmp_path / "text.db")

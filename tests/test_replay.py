@@ -1,0 +1,144 @@
+"""Spent grants while the database is there, away, and back."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from maskinporten.errors import Reason, Refused, Unavailable
+from maskinporten.metrics import Metrics
+from maskinporten.replay import SpentGrants, WithoutDatabase
+from maskinporten.store import Spending
+from maskinporten.store.sqlite import SqliteStore, open_sqlite
+from tests.world import NOW, Clock
+
+
+class Plug(SqliteStore):
+    """A real store whose plug can be pulled."""
+
+    pulled = False
+    calls = 0
+
+    async def spend_grants(self, grants: Sequence[Spending], now: int) -> frozenset[bytes]:
+        """As the store does, unless the plug is pulled."""
+        self.calls += 1
+        if self.pulled:
+            raise Unavailable("the plug is pulled")
+        return await super().spend_grants(grants, now)
+
+
+async def plugged(folder: Path) -> Plug:
+    """A store in `folder`."""
+    store = await open_sqlite(folder / "registry.db")
+    await store.migrate()
+    return Plug(store._writer, store._reader)
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    """Counters of one worker."""
+    made = Metrics(None, refusals=[], methods=[])
+    yield made
+    made.close()
+
+
+def spending(
+    store: Plug,
+    metrics: Metrics,
+    mode: WithoutDatabase = WithoutDatabase.LOCAL,
+    clock: Clock | None = None,
+) -> SpentGrants:
+    """Spent grants over that store."""
+    return SpentGrants(store, clock or Clock(), metrics, mode)
+
+
+def key(number: int) -> bytes:
+    """A name of a grant."""
+    return bytes([number]) * 32
+
+
+async def test_requests_that_come_together_share_an_insert(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """A hundred grants cost a handful of inserts (group commit)."""
+    store = await plugged(tmp_path)
+    spent = spending(store, metrics)
+
+    await asyncio.gather(*(spent.spend(key(n), NOW + 60) for n in range(100)))
+
+    assert store.calls <= 3
+    await store.close()
+
+
+async def test_without_the_database_a_worker_still_refuses_what_it_has_seen(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """Mode local: new grants pass, old ones do not, whether spent before or after the plug."""
+    store = await plugged(tmp_path)
+    spent = spending(store, metrics)
+    await spent.spend(key(1), NOW + 60)
+    store.pulled = True
+
+    await spent.spend(key(2), NOW + 60)
+    assert spent.away
+    await spent.spend(key(3), NOW + 60)
+    for number in (1, 2, 3):
+        with pytest.raises(Refused) as refusal:
+            await spent.spend(key(number), NOW + 60)
+        assert refusal.value.reason is Reason.GRANT_SPENT
+    await spent.close()
+    await store.close()
+
+
+async def test_what_was_accepted_meanwhile_is_written_when_the_database_returns(
+    tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owed grants reach the database by themselves; another worker then refuses them."""
+    monkeypatch.setattr("maskinporten.replay._PATIENCE", 0.02)
+    store = await plugged(tmp_path)
+    spent = spending(store, metrics)
+    store.pulled = True
+    await spent.spend(key(1), NOW + 60)
+    await asyncio.sleep(0.05)
+    store.pulled = False
+    assert spent._mending is not None
+    await asyncio.wait_for(spent._mending, 5)
+    assert not spent.away
+
+    with pytest.raises(Refused):
+        await spending(store, metrics).spend(key(1), NOW + 60)
+    await spent.spend(key(2), NOW + 60)
+    await spent.close()
+    await store.close()
+
+
+async def test_under_refuse_nothing_is_spent_without_the_database(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """Mode refuse: 503, and the same grant may be sent again when the database is back."""
+    store = await plugged(tmp_path)
+    spent = spending(store, metrics, WithoutDatabase.REFUSE)
+    store.pulled = True
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await spent.spend(key(1), NOW + 60)
+    store.pulled = False
+    await spent.close()
+
+    await spending(store, metrics, WithoutDatabase.REFUSE).spend(key(1), NOW + 60)
+    await store.close()
+
+
+async def test_a_worker_forgets_what_has_expired(tmp_path: Path, metrics: Metrics) -> None:
+    """Memory is bounded by the life of a grant."""
+    store, clock = await plugged(tmp_path), Clock()
+    spent = spending(store, metrics, clock=clock)
+    await spent.spend(key(1), NOW + 10)
+    clock.now = NOW + 10
+    await spent.spend(key(2), NOW + 100)
+    assert key(1) in spent._seen
+    clock.now = NOW + 11
+    await spent.spend(key(3), NOW + 100)
+    assert key(1) not in spent._seen
+    await store.close()
