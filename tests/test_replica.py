@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ async def test_a_database_put_back_to_an_earlier_state_is_read_anew(tmp_path: Pa
     replica = Replica(store, lambda: NOW)
     for orgno in (CONSUMER, "974761076"):
         declared = {"prefixes": [{"prefix": f"p{orgno}", "owner_orgno": orgno}]}
-        await administer(store, replica, lambda r, d=declared: plan(d, r, NOW), OPERATOR, "t", NOW)
+        decide = partial(plan, declared, now=NOW)
+        await administer(store, replica, decide, OPERATOR, "t", NOW)
     async with store._write() as db:
         await db.execute("UPDATE revision SET n = 1")
         await db.execute("DELETE FROM entity WHERE revision = 2")

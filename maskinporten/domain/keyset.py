@@ -92,7 +92,7 @@ def _read_x5c(fault: FaultAt, path: str, x5c: Any, n: str) -> tuple[str, ...]:
     if x5c is None:
         return ()
     try:
-        chain = tuple(str(one) for one in x5c) if isinstance(x5c, list) else ()
+        chain = tuple(str(one) for one in x5c) if isinstance(x5c, list | tuple) else ()
         leaf = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
         key = leaf.public_key()
     except (ValueError, IndexError, binascii.Error):

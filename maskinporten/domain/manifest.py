@@ -20,7 +20,7 @@ from maskinporten.domain.declaration import (
     verify_client_scopes,
 )
 from maskinporten.domain.members import Reader
-from maskinporten.domain.registry import Change, Entity, Registry
+from maskinporten.domain.registry import SHELVES, Change, Entity, Registry
 from maskinporten.domain.scope import Scope
 from maskinporten.errors import Fault, InvalidInput
 
@@ -52,16 +52,14 @@ def plan(document: Mapping[str, Any], registry: Registry, now: int) -> Change:
             faults += reader.faults
             if entity is None or reader.faults:
                 continue
-            key = (section, _name(section, entity))
-            if key in written:
-                faults.append(Fault(reader.path, f"stands twice: {key[1]}"))
-            written[key] = entity
+            _, name, _ = _standing(entity, registry)
+            if (section, name) in written:
+                faults.append(Fault(reader.path, f"stands twice: {name}"))
+            written[section, name] = entity
             ahead = ahead.with_entities(ahead.revision, [entity])
     if faults:
         raise InvalidInput(tuple(faults))
-    return Change(
-        tuple(e for (section, _), e in written.items() if _current(section, e, registry) != e)
-    )
+    return Change(tuple(e for e in written.values() if _standing(e, registry)[2] != e))
 
 
 def _declare(
@@ -84,31 +82,18 @@ def _declare(
     return client
 
 
-_NAMES: Final[Mapping[str, Any]] = {
-    "organizations": lambda entity: entity.orgnr,
-    "delegation_sources": lambda entity: entity.issuer,
-    "prefixes": lambda entity: entity.prefix,
-    "scopes": lambda entity: entity.name,
-    "accesses": lambda entity: (entity.scope, entity.consumer_orgno),
-    "clients": lambda entity: entity.client_id,
-}
-
-
-def _name(section: str, entity: Entity) -> Any:
-    return _NAMES[section](entity)
-
-
-def _current(section: str, entity: Entity, registry: Registry) -> Any:
-    return getattr(registry, section).get(_name(section, entity))
+def _standing(entity: Entity, registry: Registry) -> tuple[str, Any, Any]:
+    """The section an entity belongs to (its shelf), its name, and what stands there now."""
+    section, name_of = SHELVES[type(entity)]
+    name = name_of(entity)
+    return section, name, getattr(registry, section).get(name)
 
 
 def describe(change: Change, registry: Registry) -> list[str]:
     """One line for each entity of the change: what becomes of it."""
     lines = []
     for entity in change.entities:
-        section = next(s for s in SECTIONS if _is_of(s, entity))
-        before = _current(section, entity, registry)
-        name = _name(section, entity)
+        section, name, before = _standing(entity, registry)
         label = " ".join(name) if isinstance(name, tuple) else name
         if before is None:
             lines.append(f"+ {section} {label}")
@@ -117,14 +102,6 @@ def describe(change: Change, registry: Registry) -> list[str]:
             members = sorted(m for m in new if new[m] != old.get(m) and m != "last_updated")
             lines.append(f"~ {section} {label}: {', '.join(members)}")
     return lines
-
-
-def _is_of(section: str, entity: Entity) -> bool:
-    try:
-        _name(section, entity)
-    except AttributeError:
-        return False
-    return True
 
 
 def manifest(registry: Registry) -> dict[str, list[dict[str, Any]]]:
@@ -160,13 +137,14 @@ def _present(entity: Any) -> dict[str, Any]:
 
 def _scope(scope: Scope) -> dict[str, Any]:
     fields = _present(scope)
-    return {**fields, **fields.pop("texts")}
+    texts = fields.pop("texts")
+    return {**fields, **texts}
 
 
 def _client(client: Client) -> dict[str, Any]:
     fields = _present(client)
     keys = [
-        {"kty": "RSA", "use": "sig", **{k: v for k, v in key.items() if v not in ("", [])}}
+        {"kty": "RSA", "use": "sig", **{k: v for k, v in key.items() if v not in ("", (), [])}}
         for key in fields.pop("keys")
     ]
     for key in keys:

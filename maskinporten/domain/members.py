@@ -136,6 +136,7 @@ class Reader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.faults: list[Fault] = []
+        self._is_object = True
 
     def fault(self, member: str, sentence: str) -> None:
         """Note that something is wrong at `member`."""
@@ -146,6 +147,7 @@ class Reader:
         """The members that stand in `data` and have the shape's types. null counts as absent."""
         if not isinstance(data, dict):
             self.fault("", "must be an object")
+            self._is_object = False
             return {}
         types = {field.name: field.type for field in msgspec.structs.fields(shape)}
         found: dict[str, Any] = {}
@@ -174,7 +176,7 @@ class Reader:
     def required(self, found: Mapping[str, Any], *names: str) -> bool:
         """Whether all of them are there; a fault for each that is not."""
         missing = [name for name in names if name not in found]
-        for name in missing:
+        for name in missing if self._is_object else ():
             self.fault(name, "must be given")
         return not missing
 

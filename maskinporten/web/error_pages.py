@@ -84,7 +84,7 @@ def _html(language: str, title: str, body: str) -> str:
     return (
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} – Maskinporten</title><style>{_STYLE}</style></head>"
+        f"<title>{escape(title)} - Maskinporten</title><style>{_STYLE}</style></head>"
         f"<body><main>{body}</main></body></html>"
     )
 

@@ -106,7 +106,7 @@ EXPLANATIONS: Final[Mapping[str, Mapping[str, Explanation]]] = {
             "Grantet er signert med et sertifikat som dette miljøet ikke godtar.",
             (
                 "Bruk et virksomhetssertifikat fra en utsteder som er godkjent i Norge.",
-                "Testsertifikater virker bare i test, og produksjonssertifikater bare i produksjon.",
+                "Testsertifikater virker bare i test, produksjonssertifikater bare i produksjon.",
                 "Kontroller at sertifikatet verken er utløpt eller tilbakekalt.",
             ),
         ),
