@@ -70,8 +70,9 @@ def make_sandbox(folder: Path) -> Sandbox:
             serialization.NoEncryption(),
         )
         _write_secret(client_key, pem)
-    n, e = _public_members(client_key)
-    return Sandbox(folder.resolve(), client_key.resolve(), thumbprint(n, e))
+    kid = thumbprint(*_public_members(client_key))
+    (folder / "kid").write_text(kid + "\n")
+    return Sandbox(folder.resolve(), client_key.resolve(), kid)
 
 
 async def register_sandbox(sandbox: Sandbox) -> None:

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "maskinporten"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BARRED = {"utils", "helpers", "manager", "common", "misc", "base", "service", "types", "constants"}
 MAX_LINES = 400
+LONGER = {"consumer", "validator"}  # each one file that can be copied out; DESIGN.md, Decisions
 
 
 def tracked() -> list[Path]:
@@ -29,7 +30,7 @@ def test_module(path: Path) -> None:
 
     assert path.stem not in BARRED
     assert ast.get_docstring(tree)
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert path.stem in LONGER or len(path.read_text().splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "domain").glob("*.py")), ids=lambda p: p.name)
