@@ -95,7 +95,7 @@ def test_without_an_active_key_nothing_is_signed() -> None:
 
 def test_the_key_set_shows_the_signing_key_first_and_no_removed_one() -> None:
     """Order: active, prepared, retired."""
-    rows = [replace(ACTIVE, kid=stage, stage=stage) for stage in Stage]
+    rows = [replace(ACTIVE, kid=stage, stage=stage, x5c=()) for stage in Stage]
     shown = [key["kid"] for key in published(tuple(rows))["keys"]]
 
     assert shown == ["active", "prepared", "retired"]

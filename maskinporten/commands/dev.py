@@ -78,8 +78,7 @@ def _demonstrate(sandbox: Sandbox, issuer: str) -> None:
         return
     try:
         key = read_key(sandbox.client_key.read_bytes(), kid=sandbox.kid)
-        with Consumer(issuer=issuer, client_id=CLIENT_ID, key=key) as consumer:
-            token = consumer.token(SCOPE)
+        token = Consumer(issuer, CLIENT_ID, key).token(SCOPE)
         validator = Validator([TrustedIssuer(issuer)])
         valid = validator.validate(token.access_token, scope=SCOPE)
     except TokenRefused as refused:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.http import HTTP1Settings
 
 from maskinporten.app import open_services
+from maskinporten.errors import Fault, InvalidInput
 from maskinporten.settings import PREFIX, Settings
 
 _HEADER_DEADLINE = 10_000  # milliseconds for a caller to finish its headers
@@ -32,11 +34,27 @@ def add_parser(commands: Any) -> None:
 
 def _serve(_arguments: argparse.Namespace) -> int:
     settings = Settings.from_environ()
+    verify_address(settings.host, settings.port)
     asyncio.run(prepare(settings))
     address = f"{settings.host}:{settings.port}"
     print(f"maskinporten {settings.issuer} listens on {address}", file=sys.stderr)
     run_server(settings)
     return 0
+
+
+def verify_address(host: str, port: int) -> None:
+    """Whether one could listen there. Raises InvalidInput with the reason."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as fault:
+        place = f"{PREFIX}HOST, {PREFIX}PORT"
+        sentence = f"cannot listen on {host}:{port}: {fault.strerror}"
+        raise InvalidInput((Fault(place, sentence),)) from fault
 
 
 async def prepare(settings: Settings) -> None:

@@ -51,7 +51,7 @@ def _token(arguments: argparse.Namespace) -> int:
         key = read_key(
             arguments.key.read_bytes(),
             kid=arguments.kid,
-            x5c=arguments.cert_chain.read_bytes() if arguments.cert_chain else None,
+            x5c=arguments.cert_chain.read_bytes() if arguments.cert_chain else (),
             algorithm=arguments.algorithm,
         )
         options = _options(arguments)
@@ -66,9 +66,8 @@ def _token(arguments: argparse.Namespace) -> int:
             )
             print(grant)
             return 0
-        consumer = Consumer(issuer=arguments.issuer, client_id=arguments.client_id, key=key)
-        with consumer:
-            token = consumer.token(arguments.scope, **options)
+        consumer = Consumer(arguments.issuer, arguments.client_id, key)
+        token = consumer.token(arguments.scope, **options)
     except TokenRefused as refused:
         print(json.dumps(refusal(refused), ensure_ascii=False, indent=2), file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ spent grants too (README, trust table). `FULL` makes each commit wait for the di
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiosqlite
@@ -19,6 +19,8 @@ from maskinporten.errors import Unavailable
 from maskinporten.store import AuditRecord, Conflict, SchemaTooNew, Spending, rows
 
 _BUSY_TIMEOUT = 5.0  # seconds to wait for another worker's write
+_SWITCH_ATTEMPTS = 50
+_SWITCH_PAUSE = 0.1  # seconds
 _FORGET_EVERY = 128  # spent grants, so that leaving costs a bounded sliver of arriving
 _SPENT = (
     """CREATE TABLE IF NOT EXISTS spent_grant
@@ -156,13 +158,14 @@ async def open_sqlite(path: Path, *, synchronous: str = "NORMAL") -> SqliteStore
     """
     if not path.parent.is_dir():
         raise Unavailable(f"the folder {path.parent} does not exist")
-    with _translated():
-        writer = await _connect(path, synchronous)
-        try:
+    if path.is_dir():  # noqa: ASYNC240 - at start, before anything is served
+        raise Unavailable(f"{path} is a folder, not a database")
+    async with AsyncExitStack() as opened:
+        with _translated():
+            writer = await _connect(path, synchronous)
+            opened.push_async_callback(writer.close)
             reader = await _connect(path, synchronous)
-        except BaseException:
-            await writer.close()
-            raise
+        opened.pop_all()
     return SqliteStore(writer, reader)
 
 
@@ -173,12 +176,28 @@ async def _connect(path: Path, synchronous: str) -> aiosqlite.Connection:
     )
     db = await connection
     try:
-        await db.execute("PRAGMA journal_mode = WAL")
+        await _switch_to_wal(db)
         await db.execute(f"PRAGMA synchronous = {synchronous}")
     except BaseException:
         await db.close()
         raise
     return db
+
+
+async def _switch_to_wal(db: aiosqlite.Connection) -> None:
+    """Write-ahead logging, once for all connections.
+
+    Where several processes make the database together, SQLite tells all but one of them at once
+    that it is locked, however long they would wait; so the waiting is done here.
+    """
+    for _ in range(_SWITCH_ATTEMPTS):
+        try:
+            await db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            await asyncio.sleep(_SWITCH_PAUSE)
+        else:
+            return
+    await db.execute("PRAGMA journal_mode = WAL")
 
 
 async def _one(db: aiosqlite.Connection, statement: str, *values: object) -> sqlite3.Row | None:

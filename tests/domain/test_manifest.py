@@ -1,9 +1,14 @@
 """The registry file: what it may say, and every fault with its place."""
 
+import base64
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from maskinporten.domain.client import MAX_KEY_LIFETIME
@@ -83,6 +88,7 @@ def test_texts_and_times_of_a_real_listing_are_kept() -> None:
         "owner_orgno": PROVIDER,
         "authorization_max_age": 3600,
         "delegation_source": None,
+        "description#nn": None,
     }
     after = WORLD.with_entities(Revision(2), plan({"scopes": [listed]}, WORLD, NOW).entities)
     found = next(s for s in manifest(after)["scopes"] if s["name"] == "skatt:a/b.c")
@@ -135,9 +141,14 @@ FAULTS = [
     pytest.param(one("scopes", name="skatt:x"), "scopes[0].description", "given", id="no text"),
     pytest.param(one("scopes", name="ingen:x", description=""), "scopes[0].name", "exist", id="p"),
     pytest.param(one("scopes", name="skatt"), "scopes[0].name", "prefix:subscope", id="name"),
-    pytest.param(one("scopes", prefix="skatt", description="x"), "scopes[0].subscope", "given", id="no name"),
     pytest.param(
-        one("scopes", name="skatt:kort", prefix="skatt", subscope="b"), "scopes[0].name", "say", id="2"
+        one("scopes", prefix="skatt", description="x"), "scopes[0].subscope", "given", id="no name"
+    ),
+    pytest.param(
+        one("scopes", name="skatt:kort", prefix="skatt", subscope="b"),
+        "scopes[0].name",
+        "say",
+        id="two names",
     ),
     pytest.param(
         one("scopes", name="skatt:kort", at_max_agee=1), "scopes[0].at_max_agee", "at_max_age?",
@@ -157,6 +168,7 @@ FAULTS = [
         {"scopes": [{"name": "skatt:kort", "description#en": 7}]}, "scopes[0].description#en",
         "text", id="a text that is none",
     ),
+    pytest.param(one("accesses", scope="skatt:x"), "accesses[0].consumer_orgno", "given", id="?"),
     pytest.param(one("accesses", scope="skatt:x", consumer_orgno=CONSUMER), "accesses[0].scope",
                  "exist", id="access to nothing"),
     pytest.param(one("accesses", scope="skatt:kort", consumer_orgno="7"),
@@ -224,3 +236,51 @@ def test_every_fault_is_named() -> None:
         plan(wrong, WORLD, NOW)
 
     assert len(invalid.value.faults) == 4
+
+
+def certificate_of(name: str) -> "x509.Certificate":
+    """A certificate of that name's key."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    begins = datetime.fromtimestamp(NOW, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(private_key(name).public_key())
+        .serial_number(1)
+        .not_valid_before(begins)
+        .not_valid_after(begins + timedelta(days=1))
+        .sign(private_key(name), hashes.SHA256())
+    )
+
+
+def test_a_key_may_bring_its_certificate() -> None:
+    """x5c is kept, and its first certificate must hold the key."""
+    x5c = [base64.b64encode(certificate_of("k").public_bytes(Encoding.DER)).decode()]
+    change = plan(keys(jwk("k", x5c=x5c)), WORLD, NOW)
+    assert change.entities[0].keys[0].x5c == tuple(x5c)  # type: ignore[union-attr]
+    after = WORLD.with_entities(Revision(2), change.entities)
+    assert plan(manifest(after), after, NOW + 9).entities == ()
+
+    with pytest.raises(InvalidInput, match="does not hold this key"):
+        plan(keys(jwk("other", x5c=x5c)), WORLD, NOW)
+
+
+def test_a_certificate_in_pem_gives_its_key() -> None:
+    """For those who have nothing else; keys that are not RSA are refused."""
+    pem = certificate_of("k").public_bytes(Encoding.PEM).decode()
+    assert jwk_of_pem(pem, "k") == jwk("k")
+    curve = ec.generate_private_key(ec.SECP256R1()).public_key()
+    spki = curve.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    with pytest.raises(ValueError, match="RSA"):
+        jwk_of_pem(spki)
+
+
+def test_an_earlier_expiry_may_be_chosen_and_changed() -> None:
+    """Within the year; the same key under another expiry is a change."""
+    first = plan(keys(jwk("k", exp=NOW + 10)), WORLD, NOW)
+    after = WORLD.with_entities(Revision(2), first.entities)
+    second = plan(keys(jwk("k", exp=NOW + 20)), after, NOW + 1)
+
+    assert first.entities[0].keys[0].exp == NOW + 10  # type: ignore[union-attr]
+    assert second.entities[0].keys[0].exp == NOW + 20  # type: ignore[union-attr]

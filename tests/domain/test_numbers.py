@@ -5,7 +5,13 @@ import pytest
 from maskinporten.domain.client import is_client_id, is_key_id
 from maskinporten.domain.orgno import find_orgno, iso6523, read_orgno
 from maskinporten.domain.person import is_well_formed_pid
-from maskinporten.domain.scope import is_scope_token, read_prefix, read_scope_name
+from maskinporten.domain.scope import (
+    Scope,
+    ScopeName,
+    is_scope_token,
+    read_prefix,
+    read_scope_name,
+)
 
 ORGNOS = [
     pytest.param("991825827", True, id="the Digitalisation Agency"),
@@ -119,6 +125,13 @@ def test_scope_name(name: str, right: bool) -> None:  # noqa: FBT001 - a column 
     else:
         with pytest.raises(ValueError, match=r"must|prefix"):
             read_scope_name(name)
+
+
+def test_a_scope_is_split_at_its_first_colon() -> None:
+    """Further colons belong to the subscope."""
+    scope = Scope(name=ScopeName("a:b:c"), owner_orgno=read_orgno("991825827"), description="")
+
+    assert (scope.prefix, scope.subscope) == ("a", "b:c")
 
 
 def test_prefix() -> None:

@@ -1,6 +1,7 @@
 """What every store promises, run against each of them."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -229,3 +230,24 @@ async def test_a_missing_folder_and_a_foreign_file_are_sentences(tmp_path: Path)
     (tmp_path / "text.db").write_text("this is no database at all, whatever its name" * 20)
     with pytest.raises(Unavailable, match="not a database"):
         await open_sqlite(tmp_path / "text.db")
+
+
+async def test_a_lock_that_does_not_go_away_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening waits for a while, then says what is wrong."""
+    monkeypatch.setattr("maskinporten.store.sqlite._SWITCH_ATTEMPTS", 2)
+    monkeypatch.setattr("maskinporten.store.sqlite._SWITCH_PAUSE", 0.01)
+    with sqlite3.connect(tmp_path / "registry.db", isolation_level=None) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable, match="locked"):
+            await open_sqlite(tmp_path / "registry.db")
+        holder.execute("ROLLBACK")
+    holder.close()
+    await (await open_sqlite(tmp_path / "registry.db")).close()
+
+
+async def test_a_folder_in_place_of_the_file_is_a_sentence(tmp_path: Path) -> None:
+    """Told before SQLite is asked."""
+    with pytest.raises(Unavailable, match="is a folder"):
+        await open_sqlite(tmp_path)

@@ -229,6 +229,16 @@ REFUSED = [
         id="kid without registered keys",
     ),
     pytest.param(
+        {"client_id": "keyless", "scope": "skatt:open", "header": {"kid": ABSENT}},
+        Reason.SIGNER_MISSING,
+        id="neither kid nor keys",
+    ),
+    pytest.param({"authorization_details": {}}, Reason.DETAILS_MALFORMED, id="details, an object"),
+    pytest.param({"authorization_details": [1]}, Reason.DETAILS_MALFORMED, id="details of numbers"),
+    pytest.param(
+        {"authorization_details": [{"type": "x"}]}, Reason.DETAILS_TYPE_UNKNOWN, id="unknown type"
+    ),
+    pytest.param(
         {"scope": "skatt:inntekt.read skatt:hemmelig"},
         Reason.SCOPE_NOT_ON_CLIENT,
         id="all or nothing",
