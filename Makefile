@@ -26,9 +26,9 @@ bench: $(DEV)
 
 # Needs uv; writes versions and hashes, never an index address.
 lock:
-	uv pip compile pyproject.toml --extra install --generate-hashes --no-emit-index-url --no-header \
+	uv pip compile pyproject.toml --extra install --generate-hashes --no-emit-index-url --no-header --no-strip-extras \
 		--universal --python-version 3.11 --upgrade -q -o requirements.lock
-	uv pip compile pyproject.toml --extra install --extra dev --generate-hashes --no-emit-index-url --no-header \
+	uv pip compile pyproject.toml --extra install --extra dev --generate-hashes --no-emit-index-url --no-header --no-strip-extras \
 		--universal --python-version 3.11 -c requirements.lock -q -o requirements-dev.lock
 
 $(VENV)/bin/python:
