@@ -16,8 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from tests.world import assertion, document, form, jwk, private_key
 
@@ -356,6 +362,16 @@ def shell(line: str, environment: dict[str, str]) -> str:
         check=True,
         cwd="/",
     ).stdout
+
+
+def test_a_kid_may_begin_with_a_dash(tmp_path: Path) -> None:
+    """One thumbprint in sixty-four does; the pasted lines join it to its option."""
+    pem = private_key("dash").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    common = ["token", "--issuer", "https://x/", "--client-id", "c", "--scope", "a:b"]
+    made = run(*common, "--key", str(tmp_path / "key.pem"), "--kid=-x", "--grant-only")
+
+    assert jwt.get_unverified_header(made.stdout.strip())["kid"] == "-x"
 
 
 def test_token_without_a_server_is_a_sentence(tmp_path: Path) -> None:

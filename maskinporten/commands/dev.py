@@ -115,7 +115,7 @@ def _screen(
     program = shlex.join(_program())
     ask = (
         f"{program} token --issuer {issuer} --client-id {CLIENT_ID} "
-        f"--key {shlex.quote(str(sandbox.client_key))} --kid {sandbox.kid} --scope {SCOPE}"
+        f"--key {shlex.quote(str(sandbox.client_key))} --kid={sandbox.kid} --scope {SCOPE}"
     )
     return f"""
 Maskinporten sandbox

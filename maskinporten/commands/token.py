@@ -30,7 +30,11 @@ def add_parser(commands: Any) -> None:
     token.add_argument("--issuer", required=True, metavar="URL", help="with its final slash")
     token.add_argument("--client-id", required=True, metavar="ID")
     token.add_argument("--key", required=True, type=Path, metavar="FILE", help="private key, PEM")
-    token.add_argument("--kid", help="the name under which the key is registered")
+    token.add_argument(
+        "--kid",
+        metavar="KID",
+        help="the key's registered name; --kid=-x where it begins with a dash",
+    )
     token.add_argument("--cert-chain", type=Path, metavar="FILE", help="PEM, leaf first, for x5c")
     token.add_argument("--scope", required=True, action="append", metavar="S")
     token.add_argument("--resource", action="append", metavar="URI", help="becomes `aud`")
