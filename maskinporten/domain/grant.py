@@ -1,7 +1,7 @@
 """The JWT grant (RFC 7523): read it, find its signer, verify it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NewType
@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 
+from maskinporten.domain.certificate import EnterpriseCertificate, read_x5c
 from maskinporten.domain.client import Client, ClientId
 from maskinporten.domain.jose import Malformed, read_base64url, read_object
-from maskinporten.domain.jwk import public_key
+from maskinporten.domain.jwk import public_key, rsa_members
 from maskinporten.domain.orgno import OrgNo, find_orgno
 from maskinporten.domain.person import is_well_formed_pid
 from maskinporten.domain.scope import MAX_SCOPES_PER_GRANT, ScopeName, is_scope_token
@@ -31,6 +32,7 @@ MAX_JTI_LENGTH: Final = 1024  # characters
 
 _DIGESTS: Final = {"RS256": SHA256(), "RS384": SHA384(), "RS512": SHA512()}
 ALGORITHMS: Final = tuple(_DIGESTS)
+_ALL_ALGORITHMS: Final = frozenset(ALGORITHMS)
 _PADDING: Final = PKCS1v15()
 # Members that bring a key, point to one, or change how the rest is read. `typ`, `x5t` and
 # `x5t#S256` are not among them: real clients send them, and they decide nothing.
@@ -66,6 +68,18 @@ class Signer:
     algorithms: frozenset[str]
     client_amr: str
     kid: str | None = None
+    certificate: EnterpriseCertificate | None = None
+    orgno: OrgNo | None = None  # whose the certificate must be; None where a key is registered
+
+
+Certificates = Callable[[object, int], EnterpriseCertificate]
+"""From an `x5c` header and the time to the organisation it proves. Raises Refused."""
+
+
+def refuse_certificates(x5c: object, _now: int) -> EnterpriseCertificate:
+    """The `Certificates` of a server that has no trust store: well-formed ones are refused too."""
+    read_x5c(x5c)
+    raise Refused(Reason.CERTIFICATE_INVALID, "there is no trust store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +155,62 @@ def _read_header(header: Mapping[str, Any]) -> tuple[str, str | None]:
     return algorithm, kid
 
 
-def find_signer(unverified: UnverifiedGrant, client: Client, now: int) -> Signer:
-    """The registered key that must have signed this client's grant.
+def find_signer(
+    unverified: UnverifiedGrant,
+    client: Client,
+    now: int,
+    certificates: Certificates = refuse_certificates,
+) -> Signer:
+    """The key that must have signed this client's grant: a registered one, or a certificate's.
 
-    Raises Refused: KEY_ID_UNKNOWN, KEY_ID_MISSING, SIGNER_MISSING, KEY_EXPIRED.
+    Once a client has registered a key, certificates alone no longer speak for it. Observed on
+    test.maskinporten.no (protocol, decision table):
+
+        registered keys   header               signer
+        none              x5c                  the certificate
+        none              kid, with or without x5c   KEY_ID_UNKNOWN
+        some              x5c                  KEY_ID_MISSING
+        some              kid, with or without x5c   the registered key
+
+    Raises Refused: KEY_ID_UNKNOWN, KEY_ID_MISSING, SIGNER_MISSING, KEY_EXPIRED, X5C_MALFORMED,
+    CERTIFICATE_INVALID.
     """
-    if unverified.kid is None:
-        if client.keys:
-            raise Refused(Reason.KEY_ID_MISSING)
+    if unverified.kid is not None:
+        return _find_registered(unverified, client, now, certificates)
+    if client.keys:
+        raise Refused(Reason.KEY_ID_MISSING)
+    if unverified.x5c is None:
         raise Refused(Reason.SIGNER_MISSING)
-    key = client.find_key(unverified.kid)
+    certificate = certificates(unverified.x5c, now)
+    return Signer(
+        certificate.key,
+        _ALL_ALGORITHMS,
+        certificate.client_amr,
+        certificate=certificate,
+        orgno=client.client_orgno,
+    )
+
+
+def _find_registered(
+    unverified: UnverifiedGrant, client: Client, now: int, certificates: Certificates
+) -> Signer:
+    key = client.find_key(unverified.kid or "")
     if key is None:
         raise Refused(Reason.KEY_ID_UNKNOWN, f"{len(client.keys)} keys are registered")
     if key.exp <= now:
         raise Refused(Reason.KEY_EXPIRED, f"kid {key.kid} expired at {key.exp}")
-    return Signer(public_key(key.n, key.e), frozenset({key.alg}), "private_key_jwt", key.kid)
+    presented = None if unverified.x5c is None else read_x5c(unverified.x5c)
+    certificate = None
+    if key.x5c:
+        # The owner tied the key to a certificate: it dies with it (expiry, revocation).
+        certificate = certificates(list(key.x5c), now)
+        if presented is not None and presented[0] != read_x5c(list(key.x5c))[0]:
+            raise Refused(Reason.CERTIFICATE_INVALID, "the key is locked to another certificate")
+        if rsa_members(certificate.key) != (key.n, key.e):
+            raise Refused(Reason.CERTIFICATE_INVALID, "the certificate is for another key")
+    return Signer(
+        public_key(key.n, key.e), frozenset({key.alg}), "private_key_jwt", key.kid, certificate
+    )
 
 
 def verify_grant(
@@ -169,10 +224,11 @@ def verify_grant(
     """The grant, once its signature, audience, times and claims hold; in that order.
 
     `audiences` holds our issuer, exactly as published. Raises Refused: SIGNATURE_INVALID,
-    AUDIENCE_INVALID, GRANT_EXPIRED, ISSUED_AHEAD, NOT_YET_VALID, GRANT_TOO_LONG, CLAIM_INVALID,
-    CLAIM_UNKNOWN, SCOPE_MALFORMED, TARGET_INVALID.
+    ORGNO_MISMATCH, AUDIENCE_INVALID, GRANT_EXPIRED, ISSUED_AHEAD, NOT_YET_VALID, GRANT_TOO_LONG,
+    CLAIM_INVALID, CLAIM_UNKNOWN, SCOPE_MALFORMED, TARGET_INVALID.
     """
     verify_signature(unverified, signer)
+    _verify_orgno(signer)
     claims = unverified.claims
     audience = claims.get("aud")
     if isinstance(audience, list) and len(audience) == 1:
@@ -210,6 +266,13 @@ def verify_signature(unverified: UnverifiedGrant, signer: Signer) -> None:
         )
     except InvalidSignature as fault:
         raise Refused(Reason.SIGNATURE_INVALID) from fault
+
+
+def _verify_orgno(signer: Signer) -> None:
+    """A certificate speaks for its own organisation's clients. Raises Refused: ORGNO_MISMATCH."""
+    certificate, expected = signer.certificate, signer.orgno
+    if certificate is not None and expected is not None and certificate.orgno != expected:
+        raise Refused(Reason.ORGNO_MISMATCH, f"certificate {certificate.orgno}, client {expected}")
 
 
 def _verify_times(claims: Mapping[str, Any], now: int) -> int | Decimal:

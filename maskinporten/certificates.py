@@ -1,0 +1,77 @@
+"""Remembers what was found out about certificates, for exactly as long as it may be believed."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+from cachetools import LRUCache
+
+from maskinporten.domain.certificate import (
+    EnterpriseCertificate,
+    TrustStore,
+    read_leaf,
+    read_x5c,
+    verify_enterprise,
+)
+from maskinporten.errors import Refused
+
+MAX_AGE: Final = 900  # seconds an accepted chain is believed at most
+MAX_REFUSAL_AGE: Final = 10  # seconds a refused one is; short, for a path may mend
+MAX_VERDICTS: Final = 20_000  # more than Norway has callers
+MAX_REFUSALS: Final = 2_000
+
+NotRevoked = Callable[[EnterpriseCertificate, int], int]
+"""Raises Refused when the certificate is revoked; else until when (epoch s) that may be said."""
+
+
+class Verdicts:
+    """The `Certificates` of issuance: the first call pays for the path, the next do not.
+
+    Accepted and refused chains are kept apart, so that a hostile caller cannot push the honest
+    out. `forget` is called whenever revocation has news.
+    """
+
+    def __init__(self, trust: TrustStore, not_revoked: NotRevoked | None = None) -> None:
+        self._trust = trust
+        self._not_revoked = not_revoked
+        self._accepted: LRUCache[bytes, tuple[int, EnterpriseCertificate]] = LRUCache(MAX_VERDICTS)
+        self._refused: LRUCache[bytes, tuple[int, Refused]] = LRUCache(MAX_REFUSALS)
+
+    def __call__(self, x5c: object, now: int) -> EnterpriseCertificate:
+        """The organisation behind the header. Raises Refused."""
+        name = _digest(x5c)
+        if name is None:
+            chain = read_x5c(x5c)  # which says what is wrong
+            return self._judge(chain, now)[1]
+        if (accepted := self._accepted.get(name)) is not None and now <= accepted[0]:
+            return accepted[1]
+        if (refused := self._refused.get(name)) is not None and now < refused[0]:
+            raise Refused(refused[1].reason, refused[1].detail)
+        try:
+            self._accepted[name] = verdict = self._judge(read_x5c(x5c), now)
+        except Refused as refusal:
+            self._refused[name] = now + MAX_REFUSAL_AGE, refusal
+            raise
+        return verdict[1]
+
+    def forget(self) -> None:
+        """Judge every chain anew from now on."""
+        self._accepted.clear()
+        self._refused.clear()
+
+    def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, EnterpriseCertificate]:
+        certificate = verify_enterprise(read_leaf(chain), self._trust, now)
+        until = min(certificate.until, now + MAX_AGE)
+        if self._not_revoked is not None:
+            until = min(until, self._not_revoked(certificate, now))
+        return until, certificate
+
+
+def _digest(x5c: object) -> bytes | None:
+    """A name for the header as it was sent; None for what is no array of strings."""
+    if not isinstance(x5c, list) or not all(isinstance(element, str) for element in x5c):
+        return None
+    try:
+        return hashlib.sha256("|".join(x5c).encode("ascii")).digest()
+    except UnicodeEncodeError:
+        return None
