@@ -1,7 +1,7 @@
 """Remembers what was found out about certificates, for exactly as long as it may be believed."""
 
 import hashlib
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from cachetools import LRUCache
@@ -13,6 +13,7 @@ from maskinporten.domain.certificate import (
     read_x5c,
     verify_enterprise,
 )
+from maskinporten.domain.revocation import Evidence, RevocationPolicy, verify_not_revoked
 from maskinporten.errors import Refused
 
 MAX_AGE: Final = 900  # seconds an accepted chain is believed at most
@@ -20,20 +21,18 @@ MAX_REFUSAL_AGE: Final = 10  # seconds a refused one is; short, for a path may m
 MAX_VERDICTS: Final = 20_000  # more than Norway has callers
 MAX_REFUSALS: Final = 2_000
 
-NotRevoked = Callable[[EnterpriseCertificate, int], int]
-"""Raises Refused when the certificate is revoked; else until when (epoch s) that may be said."""
-
 
 class Verdicts:
     """The `Certificates` of issuance: the first call pays for the path, the next do not.
 
     Accepted and refused chains are kept apart, so that a hostile caller cannot push the honest
-    out. `forget` is called whenever revocation has news.
+    out. New evidence of revocation makes every verdict begin anew.
     """
 
-    def __init__(self, trust: TrustStore, not_revoked: NotRevoked | None = None) -> None:
+    def __init__(self, trust: TrustStore, policy: RevocationPolicy, evidence: Evidence) -> None:
         self._trust = trust
-        self._not_revoked = not_revoked
+        self._policy = policy
+        self._evidence = evidence
         self._accepted: LRUCache[bytes, tuple[int, EnterpriseCertificate]] = LRUCache(MAX_VERDICTS)
         self._refused: LRUCache[bytes, tuple[int, Refused]] = LRUCache(MAX_REFUSALS)
 
@@ -54,17 +53,17 @@ class Verdicts:
             raise
         return verdict[1]
 
-    def forget(self) -> None:
-        """Judge every chain anew from now on."""
+    def heard(self, evidence: Evidence) -> None:
+        """Judge every chain anew, by this evidence, from now on."""
+        self._evidence = evidence
         self._accepted.clear()
         self._refused.clear()
 
     def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, EnterpriseCertificate]:
         certificate = verify_enterprise(read_leaf(chain), self._trust, now)
-        until = min(certificate.until, now + MAX_AGE)
-        if self._not_revoked is not None:
-            until = min(until, self._not_revoked(certificate, now))
-        return until, certificate
+        standing = verify_not_revoked(certificate.path, self._evidence, self._policy, now)
+        until = min(certificate.path.until, standing.until, now + MAX_AGE)
+        return until, replace(certificate, evidence=standing.evidence)
 
 
 def _digest(x5c: object) -> bytes | None:

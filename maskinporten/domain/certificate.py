@@ -7,7 +7,6 @@ path from there is built from the operator's own authorities.
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,13 +76,10 @@ class EnterpriseCertificate:
     not_after: int  # epoch seconds
     client_amr: str
     sha256: str  # of the DER, in hexadecimal
+    der: bytes
     key: RSAPublicKey
     path: Path
-
-    @property
-    def until(self) -> int:
-        """The last second at which this may be believed without looking again."""
-        return self.path.until
+    evidence: tuple[str, ...] = ()  # by which it is held not to be revoked
 
 
 def read_x5c(x5c: object) -> tuple[bytes, ...]:
@@ -91,16 +87,21 @@ def read_x5c(x5c: object) -> tuple[bytes, ...]:
 
     RFC 7515 section 4.1.6: an array of strings, standard base64 and not base64url, leaf first.
     """
+    return tuple(map(_read_element, verify_x5c_shape(x5c)))
+
+
+def verify_x5c_shape(x5c: object) -> list[str]:
+    """An array of a few strings; what is in them stays unread. Raises Refused: X5C_MALFORMED."""
     if not isinstance(x5c, list) or not x5c:
         raise Refused(Reason.X5C_MALFORMED, "not an array of certificates")
     if len(x5c) > MAX_CERTIFICATES:
         raise Refused(Reason.X5C_MALFORMED, f"{len(x5c)} certificates")
-    return tuple(map(_read_element, x5c))
-
-
-def _read_element(element: object) -> bytes:
-    if not isinstance(element, str) or not 0 < len(element) <= _MAX_TEXT_LENGTH:
+    if not all(isinstance(e, str) and 0 < len(e) <= _MAX_TEXT_LENGTH for e in x5c):
         raise Refused(Reason.X5C_MALFORMED, "an element that is no string, or is too long")
+    return x5c
+
+
+def _read_element(element: str) -> bytes:
     if _NOT_BASE64.search(element):
         raise Refused(Reason.X5C_MALFORMED, "an element that is not standard base64")
     try:
@@ -143,6 +144,7 @@ def verify_enterprise(leaf: Link, trust: TrustStore, now: int) -> EnterpriseCert
         not_after=leaf.not_after,
         client_amr=ENTERPRISE,
         sha256=hashlib.sha256(leaf.der).hexdigest(),
+        der=leaf.der,
         key=key,
         path=path,
     )
@@ -236,12 +238,3 @@ def _is_word(character: str) -> bool:
 def _values(subject: x509.Name, oid: x509.ObjectIdentifier) -> list[str]:
     attributes = subject.get_attributes_for_oid(oid)
     return [value for a in attributes if isinstance(value := a.value, str)]
-
-
-def audit_members(certificate: EnterpriseCertificate) -> Mapping[str, object]:
-    """What an audit entry says of the certificate behind a token."""
-    return {
-        "certificate_issuer": certificate.issuer,
-        "certificate_serial_number": str(certificate.serial),
-        "certificate_not_after": certificate.not_after,
-    }

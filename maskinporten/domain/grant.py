@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 
-from maskinporten.domain.certificate import EnterpriseCertificate, read_x5c
+from maskinporten.domain.certificate import EnterpriseCertificate, read_x5c, verify_x5c_shape
 from maskinporten.domain.client import Client, ClientId
 from maskinporten.domain.jose import Malformed, read_base64url, read_object
 from maskinporten.domain.jwk import public_key, rsa_members
@@ -199,12 +199,13 @@ def _find_registered(
         raise Refused(Reason.KEY_ID_UNKNOWN, f"{len(client.keys)} keys are registered")
     if key.exp <= now:
         raise Refused(Reason.KEY_EXPIRED, f"kid {key.kid} expired at {key.exp}")
-    presented = None if unverified.x5c is None else read_x5c(unverified.x5c)
+    if unverified.x5c is not None:
+        verify_x5c_shape(unverified.x5c)
     certificate = None
     if key.x5c:
         # The owner tied the key to a certificate: it dies with it (expiry, revocation).
         certificate = certificates(list(key.x5c), now)
-        if presented is not None and presented[0] != read_x5c(list(key.x5c))[0]:
+        if unverified.x5c is not None and read_x5c(unverified.x5c)[0] != certificate.der:
             raise Refused(Reason.CERTIFICATE_INVALID, "the key is locked to another certificate")
         if rsa_members(certificate.key) != (key.n, key.e):
             raise Refused(Reason.CERTIFICATE_INVALID, "the certificate is for another key")
