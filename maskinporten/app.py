@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,16 +20,22 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from maskinporten.audit import AuditLog
+from maskinporten.certificates import Verdicts
 from maskinporten.domain.authorization import LifetimeRule
+from maskinporten.domain.certificate import TrustStore
+from maskinporten.domain.path import Authorities
+from maskinporten.domain.revocation import Evidence, RevocationPolicy, authority_id
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
 from maskinporten.issuance import Issuance
 from maskinporten.keyring import Keyring, ensure_first_key
 from maskinporten.metrics import Metrics
 from maskinporten.replay import SpentGrants, WithoutDatabase
 from maskinporten.replica import Replica
+from maskinporten.revocation import Revocation
 from maskinporten.settings import Settings
 from maskinporten.store import Store
 from maskinporten.store.sqlite import open_sqlite
+from maskinporten.trust import Trust, read_trust
 from maskinporten.web import error_pages
 from maskinporten.web.answers import error_body, json_response, refused_by, trace_id
 from maskinporten.web.metadata import metadata_routes
@@ -52,6 +59,8 @@ class Services:
     audit: AuditLog
     issuance: Issuance
     clock: Callable[[], float]
+    trust: Trust
+    revocation: Revocation
 
     def status(self) -> str:
         """For /health. Raises Unavailable while no token could be signed."""
@@ -64,6 +73,18 @@ class Services:
         self.metrics.put("maskinporten_registry_revision", self.replica.registry.revision)
         self.metrics.put("maskinporten_registry_age_seconds", age)
         self.metrics.put("maskinporten_audit_lines_lost", self.audit.lost)
+        for authority in self.trust.authorities:
+            lists = self.revocation.evidence.lists.get(authority_id(authority.link), ())
+            promised = max((found.next_update for found in lists), default=0)
+            label = f'authority="{authority.sha256[:16]}"'
+            self.metrics.put("maskinporten_revocation_list_until_seconds", promised, label)
+
+
+def open_trust(settings: Settings) -> Trust:
+    """The trust directory of the settings; without one nothing is accepted. Raises InvalidInput."""
+    if settings.trust is None:
+        return Trust(TrustStore(Authorities(()), ()), (), RevocationPolicy())
+    return read_trust(settings.trust, settings.environment)
 
 
 async def open_store(database_url: str, synchronous: str = "normal") -> Store:
@@ -84,10 +105,12 @@ async def open_services(
     Raises InvalidInput, Unavailable, SchemaTooNew, KeyDoesNotOpen: nothing is served then.
     """
     async with contextlib.AsyncExitStack() as stack:
+        trust = open_trust(settings)
         metrics = Metrics(
             settings.metrics_file,
             refusals=[reason.name for reason in Reason],
             methods=CLIENT_METHODS,
+            authorities=[a.sha256[:16] for a in trust.authorities],
         )
         stack.callback(metrics.close)
         audit = AuditLog(settings.audit_log)
@@ -105,6 +128,18 @@ async def open_services(
             store, clock, metrics, WithoutDatabase(settings.replay_without_database)
         )
         stack.push_async_callback(spent.close)
+        verdicts = Verdicts(trust.store, trust.revocation, Evidence())
+        folder = settings.revocation or Path(stack.enter_context(TemporaryDirectory()))
+        revocation = Revocation(
+            trust.authorities,
+            folder,
+            clock,
+            verdicts.heard,
+            settings.revocation_refresh,
+            private_addresses=trust.private_addresses,
+        )
+        verdicts.watch = revocation.watch
+        revocation.load()
         issuance = Issuance(
             issuer=settings.issuer,
             audiences=settings.audiences,
@@ -113,10 +148,14 @@ async def open_services(
             spend=spent.spend,
             lifetime_rule=LifetimeRule(settings.lifetime_rule),
             refuse_unknown_claims=settings.unknown_claims == "refuse",
+            certificates=verdicts,
         )
-        loop = asyncio.create_task(replica.follow())
-        stack.push_async_callback(_stop, loop)
-        yield Services(settings, store, replica, keyring, spent, metrics, audit, issuance, clock)
+        for loop in (replica.follow(), revocation.follow()):
+            stack.push_async_callback(_stop, asyncio.create_task(loop))
+        yield Services(
+            settings, store, replica, keyring, spent, metrics, audit, issuance, clock,
+            trust, revocation,
+        )  # fmt: skip
 
 
 async def _stop(loop: "asyncio.Task[None]") -> None:

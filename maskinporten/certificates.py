@@ -1,6 +1,7 @@
 """Remembers what was found out about certificates, for exactly as long as it may be believed."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -13,6 +14,7 @@ from maskinporten.domain.certificate import (
     read_x5c,
     verify_enterprise,
 )
+from maskinporten.domain.path import Path
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, verify_not_revoked
 from maskinporten.errors import Refused
 
@@ -33,6 +35,7 @@ class Verdicts:
         self._trust = trust
         self._policy = policy
         self._evidence = evidence
+        self.watch: Callable[[Path], None] = _watch_nothing
         self._accepted: LRUCache[bytes, tuple[int, EnterpriseCertificate]] = LRUCache(MAX_VERDICTS)
         self._refused: LRUCache[bytes, tuple[int, Refused]] = LRUCache(MAX_REFUSALS)
 
@@ -61,9 +64,14 @@ class Verdicts:
 
     def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, EnterpriseCertificate]:
         certificate = verify_enterprise(read_leaf(chain), self._trust, now)
+        self.watch(certificate.path)
         standing = verify_not_revoked(certificate.path, self._evidence, self._policy, now)
         until = min(certificate.path.until, standing.until, now + MAX_AGE)
         return until, replace(certificate, evidence=standing.evidence)
+
+
+def _watch_nothing(_path: Path) -> None:
+    """Where no responder is asked."""
 
 
 def _digest(x5c: object) -> bytes | None:

@@ -15,10 +15,12 @@ from maskinporten.domain.authorization import (
 )
 from maskinporten.domain.grant import (
     Assertion,
+    Certificates,
     Grant,
     Signer,
     find_signer,
     read_assertion,
+    refuse_certificates,
     verify_grant,
 )
 from maskinporten.domain.registry import Registry
@@ -57,6 +59,7 @@ class Issuance:
     delegations: Delegations | None = None
     lifetime_rule: LifetimeRule = LifetimeRule.OVERRIDE
     refuse_unknown_claims: bool = False
+    certificates: Certificates = refuse_certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     registry = s.registry()
     unverified = read_assertion(assertion)
     client = registry.client(unverified.client_id)
-    signer = find_signer(unverified, client, now)
+    signer = find_signer(unverified, client, now, s.certificates)
     grant = verify_grant(
         unverified, signer, s.audiences, now, refuse_unknown_claims=s.refuse_unknown_claims
     )

@@ -27,10 +27,15 @@ class Metrics:
     """
 
     def __init__(
-        self, path: Path | None, *, refusals: Sequence[str], methods: Sequence[str]
+        self,
+        path: Path | None,
+        *,
+        refusals: Sequence[str],
+        methods: Sequence[str],
+        authorities: Sequence[str] = (),
     ) -> None:
         self._cells: dict[tuple[str, str], int] = {}
-        for name, label, values in _catalogue(refusals, methods):
+        for name, label, values in _catalogue(refusals, methods, authorities):
             for value in values:
                 self._cells[name, f'{label}="{value}"' if label else ""] = len(self._cells)
         width = len(self._cells) * _CELL.size
@@ -106,8 +111,10 @@ class Metrics:
         raise RuntimeError(f"more than {MAX_WORKERS} workers share one metrics file")
 
 
+_REVOCATION: Final = "maskinporten_revocation_list_until_seconds"
 GAUGES: Final = frozenset(
     {
+        _REVOCATION,
         "maskinporten_registry_revision",
         "maskinporten_registry_age_seconds",
         "maskinporten_database_away",
@@ -122,6 +129,7 @@ HELP: Final = {
     "maskinporten_registry_age_seconds": "Time since a worker last heard from the database.",
     "maskinporten_database_away": "1 while spent grants cannot be written to the database.",
     "maskinporten_grants_spent_locally_total": "Grants spent on this node's word alone.",
+    _REVOCATION: "Until when (epoch) an authority's list of revoked certificates is promised.",
     "maskinporten_audit_lines_lost": "Audit lines that could not be written.",
 }
 
@@ -133,7 +141,7 @@ def _type(family: str) -> str:
 
 
 def _catalogue(
-    refusals: Sequence[str], methods: Sequence[str]
+    refusals: Sequence[str], methods: Sequence[str], authorities: Sequence[str]
 ) -> Iterator[tuple[str, str, Sequence[str]]]:
     yield "maskinporten_tokens_issued_total", "client_amr", methods
     yield "maskinporten_tokens_refused_total", "reason", refusals
@@ -142,5 +150,6 @@ def _catalogue(
     yield "maskinporten_token_seconds_count", "", [""]
     yield "maskinporten_token_seconds_sum", "", [""]
     yield "maskinporten_grants_spent_locally_total", "", [""]
-    for gauge in sorted(GAUGES):
+    for gauge in sorted(GAUGES - {_REVOCATION}):
         yield gauge, "", [""]
+    yield _REVOCATION, "authority", authorities

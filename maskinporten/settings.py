@@ -79,6 +79,12 @@ class Settings:
     signing_key_bits: int = 3072
     # Seconds a provider may keep /jwk. Shorter: more fetches. Longer: slower rotation.
     jwks_max_age: int = 3600
+    # The folder of accepted authorities (keys/trust). Unset: no certificate is accepted.
+    trust: Path | None = None
+    # Where lists of revoked certificates are kept. Unset: `serve` makes a folder for its own life.
+    revocation: Path | None = None
+    # Seconds between two looks at an authority's list: so long a revoked certificate may work.
+    revocation_refresh: int = 900
 
     def __post_init__(self) -> None:
         """Raises InvalidInput with every fault."""
@@ -149,6 +155,10 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
         ("workers", None if 1 <= settings.workers <= 64 else "must be 1 to 64"),  # noqa: PLR2004
         ("backpressure", None if settings.backpressure >= 1 else "must be at least 1"),
         ("jwks_max_age", None if settings.jwks_max_age >= 0 else "must not be negative"),
+        (
+            "revocation_refresh",
+            None if settings.revocation_refresh >= 1 else "must be at least 1 second",
+        ),
         ("unknown_claims", _choice(settings.unknown_claims, "accept", "refuse")),
         ("lifetime_rule", _choice(settings.lifetime_rule, "override", "cap")),
         ("replay_without_database", _choice(settings.replay_without_database, "local", "refuse")),
@@ -231,6 +241,9 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "sqlite_synchronous": str,
     "signing_key_bits": _read_number,
     "jwks_max_age": _read_number,
+    "trust": Path,
+    "revocation": Path,
+    "revocation_refresh": _read_number,
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     **{PREFIX + name.upper(): (name, read) for name, read in _BY_FIELD.items()},

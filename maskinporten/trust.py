@@ -23,6 +23,9 @@ SUFFIXES: Final = frozenset({".pem", ".crt", ".cer", ".der"})
 _MEMBERS: Final = frozenset(
     {"environment", "policies", "explicit_policy", "revocation", "authority"}
 )
+_REVOCATION_MEMBERS: Final = frozenset(
+    {"when_stale", "grace", "without_source", "private_addresses"}
+)
 _PEM: Final = b"-----BEGIN"
 
 
@@ -62,6 +65,7 @@ class Trust:
     store: TrustStore
     authorities: tuple[Authority, ...]
     revocation: RevocationPolicy
+    private_addresses: bool = False  # lists may lie within one's own network
 
 
 def read_trust(folder: Path, environment: str) -> Trust:
@@ -101,7 +105,8 @@ def read_trust(folder: Path, environment: str) -> Trust:
         tuple(policies),
         explicit_policy=document.get("explicit_policy") is True,
     )
-    return Trust(store, tuple(authorities), revocation)
+    private = document.get("revocation", {}).get("private_addresses") is True
+    return Trust(store, tuple(authorities), revocation, private)
 
 
 def read_published(path: Path) -> Mapping[str, Published]:
@@ -213,8 +218,8 @@ def _urls(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _read_revocation(table: Any) -> RevocationPolicy:
-    if not isinstance(table, dict) or table.keys() - {"when_stale", "grace", "without_source"}:
-        raise ValueError("knows when_stale, grace and without_source")
+    if not isinstance(table, dict) or table.keys() - _REVOCATION_MEMBERS:
+        raise ValueError(f"knows {', '.join(sorted(_REVOCATION_MEMBERS))}")
     grace = table.get("grace", 0)
     if not isinstance(grace, int) or grace < 0:
         raise ValueError("grace must be a number of seconds")

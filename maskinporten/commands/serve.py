@@ -70,6 +70,8 @@ def run_server(settings: Settings) -> None:
             counters = Path(folder) / "metrics"
             counters.touch(mode=0o600)
             os.environ[f"{PREFIX}METRICS_FILE"] = str(counters)
+        if settings.revocation is None:
+            os.environ[f"{PREFIX}REVOCATION"] = str(Path(folder) / "revocation")
         Granian(
             "maskinporten.app:create",
             address=settings.host,

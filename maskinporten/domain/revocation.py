@@ -5,7 +5,7 @@ weighed. A revoked certificate is refused however old the evidence; only silence
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -62,7 +62,7 @@ class RevocationList:
     users_only: bool
     authorities_only: bool
     points: frozenset[str]  # where it was meant to lie; empty: it covers every certificate
-    find_revoked: Callable[[int], x509.RevokedCertificate | None] = field(repr=False)
+    revoked: frozenset[int] = field(repr=False)  # serial numbers
 
     def covers(self, link: Link) -> bool:
         """Whether silence of this list says anything about the certificate."""
@@ -124,7 +124,7 @@ def _standing(
     lists = evidence.lists.get(authority, ())
     status = evidence.statuses.get((authority, link.serial))
     if (status is not None and status.revoked) or any(
-        found.find_revoked(link.serial) is not None for found in lists
+        link.serial in found.revoked for found in lists
     ):
         raise Refused(Reason.CERTIFICATE_INVALID, f"revoked: serial {link.serial}")
     silent = [(found.next_update, f"crl:{found.sha256}") for found in lists if found.covers(link)]
@@ -187,7 +187,8 @@ def read_crl(der: bytes, issuer: Link, now: int) -> RevocationList:
         users_only=users_only,
         authorities_only=authorities_only,
         points=points,
-        find_revoked=crl.get_revoked_certificate_by_serial_number,
+        # Read once, here, where nobody waits: the library's own search is linear for each question.
+        revoked=frozenset(entry.serial_number for entry in crl),
     )
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 from starlette.types import Receive, Scope, Send
 
 from maskinporten.audit import AuditLog
+from maskinporten.domain.certificate import EnterpriseCertificate
 from maskinporten.domain.client import JWT_BEARER
 from maskinporten.domain.grant import MAX_ASSERTION_LENGTH, Assertion
 from maskinporten.errors import Reason, Refused
@@ -177,6 +178,7 @@ def _issue(issued: Issued, issuer: str, at: float, trace: str) -> dict[str, Any]
         "client_on_behalf_of_id": issued.grant.iss_onbehalfof,
         "client_amr": signer.client_amr,
         "kid": signer.kid,
+        **_certificate(signer.certificate),
         "aud": authorization.resources,
         "token_iss": issuer,
         "token_jti": issued.token.jti,
@@ -184,6 +186,18 @@ def _issue(issued: Issued, issuer: str, at: float, trace: str) -> dict[str, Any]
         "token_scopes": [
             {"scope": scope, "delegation_source": source} for scope in authorization.scopes
         ],
+    }
+
+
+def _certificate(certificate: EnterpriseCertificate | None) -> dict[str, Any]:
+    if certificate is None:
+        return {}
+    return {
+        "certificate_issuer": certificate.issuer,
+        "certificate_serial_number": str(certificate.serial),
+        "certificate_not_after": certificate.not_after,
+        "certificate_sha256": certificate.sha256,
+        "revocation_evidence": certificate.evidence,
     }
 
 
