@@ -7,8 +7,9 @@ Stands alone (httpx and cryptography; Starlette for its types only) and may be c
 
 *Keys* are kept for `Policy.cache_for`, or for less where Cache-Control says so: our server shortens
 max-age as the activation of a key nears, so whoever heeds it holds that key before it signs. A
-longer max-age is not heeded, nor is max-age=0, which many frameworks put on every answer. Renewal
-happens beside the callers; only an unknown `kid`, or having no keys at all, makes a caller wait.
+longer max-age is not heeded, nor is max-age=0, which many frameworks put on every answer; one below
+the cool-down waits for it. Renewal happens beside the callers; only an unknown `kid`, or having no
+keys at all, makes a caller wait.
 
 *Audience*: a provider who has named none accepts tokens with and without `aud`, since audience
 restriction is the provider's choice (Digdir) and any client may ask for one. Where the same scope
@@ -291,8 +292,7 @@ class _Rules:
             _LOG.warning("keys of %r were not renewed: %r", source.trusted.issuer, source.fault)
         else:
             now, fresh_for = self._monotonic(), min(policy.cache_for, max_age)
-            renew_at = now + max(policy.cool_down, fresh_for)
-            source.held = _KeySet(keys, renew_at, now + policy.usable_for)
+            source.held = _KeySet(keys, now + fresh_for, now + policy.usable_for)
 
     def _fetch_keys(self, trusted: TrustedIssuer) -> tuple[_Keys, float]:
         """The usable keys, and the seconds they stay fresh (RFC 8414 section 3.3, RFC 7517)."""

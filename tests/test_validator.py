@@ -815,7 +815,9 @@ FAULTY: dict[str, Callable[[Site], None]] = {
     "issuer without slash": lambda s: wrong_metadata(issuer=s.issuer()[:-1])(s),
     "no jwks_uri": wrong_metadata(jwks_uri=None),
     "jwks_uri elsewhere": wrong_metadata(jwks_uri="https://evil.example/jwk"),
-    "jwks_uri on another port": wrong_metadata(jwks_uri="http://127.0.0.1:1/a/jwk"),
+    "jwks_uri by another name": lambda s: wrong_metadata(
+        jwks_uri=s.issuer().replace("127.0.0.1", "localhost") + "jwk"
+    )(s),
     "jwks_uri is no URL": wrong_metadata(jwks_uri="https://["),
     "metadata as text": lambda s: s.put(
         "/a/.well-known/oauth-authorization-server",
@@ -1042,6 +1044,36 @@ def test_outage(site: Site, build: Build) -> None:
         door.open(site.token())
     door.ticks.now += 1
     assert door.accepts(site.token())
+
+
+def test_failed_renewal(site: Site, door: Door) -> None:
+    """While keys are at hand a renewal that failed is tried again after the cool-down."""
+    door.open(site.token())
+    site.documents.clear()
+    for tick, renewals in ((DAY, 1), (DAY + 29, 1), (DAY + 30, 2), (DAY + 31, 2)):
+        door.ticks.now = tick
+        door.open(site.token())
+        door.settle()
+        assert len(site.asked) == 2 + renewals
+
+
+def test_endless_fetch(build: Build) -> None:
+    """A fetch that will not end holds its callers for three timeouts, and then knows nothing."""
+    over = threading.Event()
+
+    def hold(_: httpx.Request) -> httpx.Response:
+        over.wait(5)
+        return httpx.Response(404)
+
+    door = build(
+        TrustedIssuer("https://x/"),
+        http=httpx.Client(transport=httpx.MockTransport(hold)),
+        policy=Policy(timeout=0.02),
+    )
+    with pytest.raises(KeysUnavailable, match="not fetched yet"):
+        door.open(Site(url="https://x/").token(iss="https://x/"))
+    over.set()
+    door.settle()
 
 
 def test_nobody_listens(build: Build) -> None:

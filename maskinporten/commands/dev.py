@@ -20,7 +20,7 @@ from maskinporten.consumer import Consumer, TokenError, TokenRefused, read_key
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.sandbox import CLIENT_ID, SCOPE, Sandbox, make_sandbox, register_sandbox
 from maskinporten.settings import Settings
-from maskinporten.validator import TokenInvalid, TrustedIssuer, Validator
+from maskinporten.validator import KeysUnavailable, TokenInvalid, TrustedIssuer, Validator
 
 _HOST = "127.0.0.1"
 _START_DEADLINE = 60.0  # seconds
@@ -81,10 +81,11 @@ def _demonstrate(sandbox: Sandbox, issuer: str) -> None:
         token = Consumer(issuer, CLIENT_ID, key).token(SCOPE)
         validator = Validator([TrustedIssuer(issuer)])
         valid = validator.validate(token.access_token, scope=SCOPE)
+        validator.close()
     except TokenRefused as refused:
         print(json.dumps(refusal(refused), indent=2), file=sys.stderr)
         return
-    except (TokenError, TokenInvalid) as fault:
+    except (TokenError, TokenInvalid, KeysUnavailable) as fault:
         print(f"the main job failed: {fault}", file=sys.stderr)
         return
     seen = decode(token.access_token)
