@@ -227,7 +227,9 @@ async def _answer_http_exception(request: Request, fault: Exception) -> Response
     if isinstance(fault, HTTPException):
         reasons = {404: Reason.NOT_FOUND, 405: Reason.METHOD_NOT_ALLOWED}
         headers = dict(fault.headers or {})
-        fault = Refused(reasons.get(fault.status_code, Reason.REQUEST_MALFORMED))
+        fault = Refused(
+            reasons.get(fault.status_code, Reason.REQUEST_MALFORMED), named=("Look at the path",)
+        )
     refused = refused_by(fault, trace)
     body = error_body(refused, request.app.state.issuer, trace)
     return json_response(body, refused.reason.status, headers)

@@ -24,8 +24,8 @@ class Reason(Enum):
 
     # fmt: off
     # RFC 6749: the request itself
-    REQUEST_MALFORMED      = None, "invalid_request", 400, "Malformed token request"
-    METHOD_NOT_ALLOWED     = None, "invalid_request", 405, "The token endpoint takes POST"
+    REQUEST_MALFORMED      = None, "invalid_request", 400, "Malformed request. {}"
+    METHOD_NOT_ALLOWED     = None, "invalid_request", 405, "Use a method of the Allow header"
     NOT_FOUND              = None, "invalid_request", 404, "No such resource"
     GRANT_TYPE_MISSING     = None, "invalid_request", 400, "Missing parameter grant_type"
     GRANT_TYPE_UNSUPPORTED = None, "unsupported_grant_type", 400, "Unsupported grant_type"

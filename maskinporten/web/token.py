@@ -67,6 +67,11 @@ class TokenEndpoint:
         self._audit.write(_issue(issued, self._issuance.issuer, self._clock(), trace))
 
 
+def malformed(sentence: str, detail: str = "") -> Refused:
+    """What is wrong with the request itself, in a constant sentence for its author."""
+    return Refused(Reason.REQUEST_MALFORMED, detail or sentence, named=(sentence,))
+
+
 def _read_assertion(form: dict[str, str]) -> Assertion:
     grant_type = form.get("grant_type")
     if not grant_type:
@@ -90,14 +95,14 @@ async def read_form(scope: Scope, receive: Receive) -> dict[str, str]:
     query: bytes = scope["query_string"]
     body = await _read_body(receive)
     if body and not _is_form(scope["headers"]):
-        raise Refused(Reason.REQUEST_MALFORMED, "not application/x-www-form-urlencoded")
+        raise malformed("Send application/x-www-form-urlencoded")
     if len(query) > MAX_BODY:
-        raise Refused(Reason.REQUEST_MALFORMED, f"a query of {len(query)} octets")
+        raise malformed("The query is longer than 64 KiB")
     form = parse_form(body)
     if query:
         in_query = parse_form(query)
         if form.keys() & in_query.keys():
-            raise Refused(Reason.REQUEST_MALFORMED, "a parameter in query and body")
+            raise malformed("A parameter stands in the query and in the body")
         if not body:
             return in_query
     return form
@@ -114,12 +119,12 @@ def parse_form(octets: bytes) -> dict[str, str]:
             name, _, value = field.partition(b"=")
             key = _unquote(name)
             if key in form:
-                raise Refused(Reason.REQUEST_MALFORMED, f"the parameter {key[:80]!r} twice")
+                raise malformed("A parameter stands twice", repr(key[:80]))
             form[key] = _unquote(value)
     except UnicodeDecodeError as fault:
-        raise Refused(Reason.REQUEST_MALFORMED, "not UTF-8") from fault
+        raise malformed("The parameters are not UTF-8") from fault
     if len(fields) > MAX_PARAMETERS:
-        raise Refused(Reason.REQUEST_MALFORMED, "too many parameters")
+        raise malformed(f"There are more than {MAX_PARAMETERS} parameters")
     return form
 
 
@@ -138,9 +143,9 @@ async def _read_body(receive: Receive) -> bytes:
             async with asyncio.timeout(BODY_DEADLINE):
                 body = await _read_rest(receive, body)
         except TimeoutError as fault:
-            raise Refused(Reason.REQUEST_MALFORMED, "the body came too slowly") from fault
+            raise malformed("The body came too slowly") from fault
     if len(body) > MAX_BODY:
-        raise Refused(Reason.REQUEST_MALFORMED, f"a body of {len(body)} octets or more")
+        raise malformed("The body is longer than 64 KiB")
     return body
 
 
