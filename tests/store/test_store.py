@@ -3,15 +3,20 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
+from maskinporten.app import open_store
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.registry import Change, Entity, Revision
 from maskinporten.domain.scope import Prefix
 from maskinporten.errors import Unavailable
 from maskinporten.store import Conflict, SchemaTooNew, Spending, Store, rows
+from maskinporten.store.postgres import PostgresStore, _numbered, open_postgres
 from maskinporten.store.sqlite import open_sqlite
 from tests.world import NOW, PROVIDER, registry
 
@@ -24,16 +29,37 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, folder: Path) -> str:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / 'registry.db'}"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
 @pytest.fixture
-def opener(folder: Path) -> Open:
+def opener(url: str) -> Open:
     """Opens the same database each time it is called, as another process would."""
 
     async def opening() -> Store:
-        store = await open_sqlite(folder / "registry.db")
+        store = await open_store(url)
         await store.migrate()
         return store
 
     return opening
+
+
+async def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """SQL behind the store's back."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as db:
+            return list(db.execute(statement, values))
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(_numbered(statement), *values)]
+    finally:
+        await connection.close()
 
 
 def prefix(name: str) -> Prefix:
@@ -145,19 +171,32 @@ async def test_a_batch_tells_the_spent_from_the_fresh(opener: Open) -> None:
     await again.close()
 
 
-async def test_expired_grants_leave_by_themselves(opener: Open, folder: Path) -> None:
-    """Long after, the database holds no more than what can still be used (attack 16)."""
+async def test_spent_grants_stay_bounded_over_a_day(opener: Open, url: str) -> None:
+    """What expired leaves by itself, whatever the callers do (attack 16)."""
     store = await opener()
-    for step in range(60):
-        now = NOW + 10 * step
-        batch = [Spending(bytes([step, n]) * 16, now + 100) for n in range(64)]
-        assert len(await store.spend_grants(batch, now)) == 64
+    step, batch = 60, 16
+    for minute in range(24 * 60):
+        now = NOW + step * minute
+        keys = [bytes([minute % 256, minute // 256, n]).ljust(32) for n in range(batch)]
+        assert len(await store.spend_grants([Spending(k, now + 130) for k in keys], now)) == batch
 
-    watcher = await open_sqlite(folder / "registry.db")
-    async with watcher._read() as db:
-        found = list(await db.execute_fetchall("SELECT count(*) FROM spent_grant"))
-    assert found[0][0] <= 64 * 14  # of 3840: those of the last 100 s, and what is on its way out
-    await watcher.close()
+    tables = ["spent_grant"] if url.startswith("sqlite") else [f"spent_grant_{n}" for n in range(3)]
+    counts = [
+        (await execute(url, f"SELECT count(*) FROM {table}"))[0][0]  # noqa: S608 - our own names
+        for table in tables
+    ]
+    assert sum(counts) <= batch * 30  # of 23,040: at most half an hour's, on its way out
+    await store.close()
+
+
+async def test_a_jti_is_found_in_the_slice_beside_its_own(opener: Open) -> None:
+    """The same name under another expiry is the same grant, on either side of any boundary."""
+    store = await opener()
+    for second in range(NOW, NOW + 1300, 100):
+        key = second.to_bytes(32, "big")
+        assert await store.spend_grants([Spending(key, second + 130)], second)
+        for until in (second + 1, second + 60, second + 130):
+            assert not await store.spend_grants([Spending(key, until)], second)
     await store.close()
 
 
@@ -186,40 +225,36 @@ async def test_migrating_twice_is_migrating_once(opener: Open) -> None:
         await store.close()
 
 
-async def test_a_database_of_a_later_release_is_refused(folder: Path) -> None:
+async def test_a_database_of_a_later_release_is_refused(opener: Open, url: str) -> None:
     """An old program keeps its hands off a new schema."""
-    store = await open_sqlite(folder / "registry.db")
-    await store.migrate()
-    async with store._write() as db:
-        await db.execute("INSERT INTO schema_version (n) VALUES (999)")
+    store = await opener()
+    await execute(url, "INSERT INTO schema_version (n) VALUES (999)")
 
     with pytest.raises(SchemaTooNew, match="999"):
         await store.migrate()
     await store.close()
 
 
-async def test_an_entity_of_a_later_release_is_passed_over(opener: Open, folder: Path) -> None:
+async def test_an_entity_of_a_later_release_is_passed_over(opener: Open, url: str) -> None:
     """Two releases share a database for a while; unknown kinds and fields do no harm."""
     store = await opener()
     await store.commit(Change((prefix("a"),)), entry(), Revision(0))
-    other = await open_sqlite(folder / "registry.db")
-    async with other._write() as db:
-        body = '{"prefix":"n","owner_orgno":"1","new_field":1}'
-        await db.execute(rows.UPSERT, ("prefix", "n", 1, body))
-        await db.execute(rows.UPSERT, ("moon", "m", 1, "{}"))
+    body = '{"prefix":"n","owner_orgno":"1","new_field":1}'
+    await execute(url, rows.UPSERT, "prefix", "n", 1, body)
+    await execute(url, rows.UPSERT, "moon", "m", 1, "{}")
 
     _, found = await store.changes_since(Revision(0))
 
     assert sorted(e.prefix for e in found if isinstance(e, Prefix)) == ["a", "n"]
     assert len(found) == 2
-    await other.close()
     await store.close()
 
 
 async def test_waking_takes_no_longer_than_asked(opener: Open) -> None:
     """A follower is never left asleep."""
     store = await opener()
-    await asyncio.wait_for(store.wake(0.01), 2)
+    for _ in range(2):
+        await asyncio.wait_for(store.wake(0.01), 2)
     await store.close()
 
 
@@ -251,3 +286,53 @@ async def test_a_folder_in_place_of_the_file_is_a_sentence(tmp_path: Path) -> No
     """Told before SQLite is asked."""
     with pytest.raises(Unavailable, match="is a folder"):
         await open_sqlite(tmp_path)
+
+
+async def test_a_commit_wakes_a_follower_at_once(postgres_url: str) -> None:
+    """NOTIFY, long before the poll."""
+    follower, writer = await open_postgres(postgres_url), await open_postgres(postgres_url)
+    await writer.migrate()
+    await follower.wake(1)  # begins to listen
+    waiting = asyncio.create_task(follower.wake(30))
+    await writer.commit(Change((prefix("a"),)), entry(), Revision(0))
+
+    await asyncio.wait_for(waiting, 5)
+    await follower.close()
+    await writer.close()
+
+
+async def test_a_cut_connection_is_unavailable_once_and_then_mended(postgres_url: str) -> None:
+    """The server ends every connection; the next calls find their way back by themselves."""
+    store = await open_postgres(postgres_url)
+    await store.migrate()
+    await store.wake(1)
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+    await execute(postgres_url, cut + "AND datname = current_database()")
+    await asyncio.sleep(0.1)
+    for _ in range(6):
+        try:
+            revision = await store.commit(Change((prefix("a"),)), entry(), Revision(0))
+        except Unavailable:
+            continue
+        break
+    assert revision == 1
+    await store.wake(1)
+    await store.close()
+
+
+async def test_a_server_that_is_not_there_is_a_sentence() -> None:
+    """Unavailable, within the deadline."""
+    with pytest.raises(Unavailable, match="PostgreSQL"):
+        await open_postgres("postgresql://nobody@127.0.0.1:1/none")
+
+
+async def test_three_nodes_and_hundreds_of_copies_have_one_winner(postgres_url: str) -> None:
+    """A race across connection pools, many times over (attack 14)."""
+    stores: list[PostgresStore] = [await open_postgres(postgres_url) for _ in range(3)]
+    await stores[0].migrate()
+    for race in range(5):
+        grant = Spending(bytes([race]) * 32, NOW + 130)
+        calls = (stores[n % 3].spend_grants([grant], NOW) for n in range(300))
+        assert sum(map(len, await asyncio.gather(*calls))) == 1
+    for store in stores:
+        await store.close()

@@ -358,6 +358,16 @@ async def test_a_race_for_one_grant_has_one_winner(start: Starter) -> None:
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 39
 
 
+async def test_a_race_on_postgresql_has_one_winner(start: Starter, postgres_url: str) -> None:
+    """Two nodes, one cluster's database: the same promise (attack 14)."""
+    servers = [await start(database_url=postgres_url) for _ in range(2)]
+    grant = assertion()
+
+    answers = await asyncio.gather(*(servers[n % 2].post(grant) for n in range(40)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 39
+
+
 async def test_a_grant_stays_spent_after_a_restart(start: Starter) -> None:
     """What was spent stands in the database, not in memory."""
     grant = assertion()
