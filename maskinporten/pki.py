@@ -25,6 +25,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 TEST_POLICIES: Final = {"seid1": "2.16.578.1.26.1.0.3.2", "seid2": "2.16.578.1.26.1.3.2"}
 _ETSI_LEGAL_PERSON: Final = "0.4.0.194112.1.1"  # ETSI EN 319 411-2: QCP-l
+SHA256: Final = hashes.SHA256()
 DAY: Final = 24 * 3600  # seconds
 CA_LIFETIME: Final = 3650 * DAY
 LEAF_LIFETIME: Final = 1095 * DAY  # three years, as the real ones

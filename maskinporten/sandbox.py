@@ -18,14 +18,17 @@ from maskinporten.administration import administer
 from maskinporten.app import open_store
 from maskinporten.domain.jwk import rsa_members, thumbprint
 from maskinporten.domain.manifest import plan
+from maskinporten.issuer_folder import IssuerFolder, make_issuer_folder, open_issuer_folder
 from maskinporten.replica import Replica
 from maskinporten.settings import PREFIX
 
 PROVIDER: Final = "310000019"
 CONSUMER: Final = "310000027"
 CLIENT_ID: Final = "sandbox-consumer"
+CERTIFIED_CLIENT_ID: Final = "sandbox-certified"  # no key is registered: its certificate speaks
 SCOPE: Final = "sandbox:contacts.read"
 _KEY_BITS: Final = 2048
+_REVOCATION_REFRESH: Final = 2  # seconds: whoever tries `pki revoke` wants to see it work
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,16 @@ class Sandbox:
     folder: Path
     client_key: Path  # PEM, unencrypted: it opens nothing but the sandbox
     kid: str
+    certificate: Path  # stem of the consumer's enterprise certificate: .pem and .key.pem
+
+    @property
+    def issuers(self) -> IssuerFolder:
+        """The sandbox's own PKI."""
+        return open_issuer_folder(self.folder / "pki")
+
+    def write_trust(self, pki_url: str) -> None:
+        """Let the server accept the sandbox's PKI, whose lists lie at `pki_url` this time."""
+        self.issuers.write_trust(self.folder / "trust", pki_url)
 
     @property
     def database_url(self) -> str:
@@ -51,6 +64,9 @@ class Sandbox:
             f"{PREFIX}DATABASE_URL": self.database_url,
             f"{PREFIX}KEY_ENCRYPTION_KEY_FILE": str(self.folder / "key-encryption-key"),
             f"{PREFIX}AUDIT_LOG": str(self.folder / "audit.jsonl"),
+            f"{PREFIX}TRUST": str(self.folder / "trust"),
+            f"{PREFIX}REVOCATION": str(self.folder / "revocation"),
+            f"{PREFIX}REVOCATION_REFRESH": str(_REVOCATION_REFRESH),
         }
 
 
@@ -72,7 +88,18 @@ def make_sandbox(folder: Path) -> Sandbox:
         _write_secret(client_key, pem)
     kid = thumbprint(*_public_members(client_key))
     (folder / "kid").write_text(kid + "\n")
-    return Sandbox(folder.resolve(), client_key.resolve(), kid)
+    certificate = _certify_consumer(folder.resolve() / "pki")
+    return Sandbox(folder.resolve(), client_key.resolve(), kid, certificate)
+
+
+def _certify_consumer(folder: Path) -> Path:
+    """The stem of the consumer's certificate, which is issued once."""
+    now = int(time.time())
+    issuers = make_issuer_folder(folder, now)
+    for path in sorted(folder.glob(f"{CONSUMER}-*.key.pem")):
+        return path.with_name(path.name.removesuffix(".key.pem"))
+    issued = issuers.issue(CONSUMER, now, name="Sandbox Consumer")
+    return folder / issuers.name_of(issued)
 
 
 async def register_sandbox(sandbox: Sandbox) -> None:
@@ -124,7 +151,13 @@ def world_document(sandbox: Sandbox) -> dict[str, Any]:
                 "client_orgno": CONSUMER,
                 "scopes": [SCOPE, "sandbox:open.read"],
                 "jwks": {"keys": [key]},
-            }
+            },
+            {
+                "client_id": CERTIFIED_CLIENT_ID,
+                "client_name": "Sandbox consumer's certificate",
+                "client_orgno": CONSUMER,
+                "scopes": [SCOPE, "sandbox:open.read"],
+            },
         ],
     }
 

@@ -107,6 +107,12 @@ class Settings:
         url = environ.get(PREFIX + "DATABASE_URL")
         return url, environ.get(PREFIX + "SQLITE_SYNCHRONOUS", "normal")
 
+    @classmethod
+    def folder_from_environ(cls, name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+        """The folder in MASKINPORTEN_<name>, for commands that need nothing else."""
+        found = environ.get(PREFIX + name)
+        return Path(found) if found else None
+
     @property
     def audiences(self) -> frozenset[str]:
         """What a grant's `aud` may be."""

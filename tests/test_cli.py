@@ -330,7 +330,7 @@ def test_dev_does_the_main_job_and_its_lines_can_be_pasted(tmp_path: Path) -> No
             assert f"data in      {tmp_path / '.dev'}" in screen
             assert '"client_amr": "private_key_jwt"' in screen
             assert "The token holds" in screen
-            pasted = screen.split("Paste into another terminal:")[1].split("Stop with")[0]
+            pasted = screen.split("Paste into another terminal:")[1].split("With an")[0]
             decode, curl, export = (part for part in pasted.split("\n\n") if part.strip())
             environment = environ()
             decoded = json.loads(shell(decode, environment))

@@ -18,7 +18,15 @@ from maskinporten.commands.serve import prepare, run_server
 from maskinporten.commands.token import decode, refusal
 from maskinporten.consumer import Consumer, TokenError, TokenRefused, read_key
 from maskinporten.errors import Fault, InvalidInput
-from maskinporten.sandbox import CLIENT_ID, SCOPE, Sandbox, make_sandbox, register_sandbox
+from maskinporten.issuer_folder import serve_issuer_folder
+from maskinporten.sandbox import (
+    CERTIFIED_CLIENT_ID,
+    CLIENT_ID,
+    SCOPE,
+    Sandbox,
+    make_sandbox,
+    register_sandbox,
+)
 from maskinporten.settings import Settings
 from maskinporten.validator import KeysUnavailable, TokenInvalid, TrustedIssuer, Validator
 
@@ -46,6 +54,8 @@ def _dev(arguments: argparse.Namespace) -> int:
         sandbox = make_sandbox(arguments.data)
     except OSError as fault:
         raise InvalidInput((Fault(str(fault.filename), str(fault.strerror)),)) from fault
+    issuers = serve_issuer_folder(sandbox.issuers, (_HOST, 0), time.time)
+    sandbox.write_trust(f"http://{_HOST}:{issuers.server_port}")
     os.environ.update(sandbox.environ(issuer, port))
     settings = Settings.from_environ()
     asyncio.run(register_sandbox(sandbox))
@@ -118,6 +128,12 @@ def _screen(
         f"{program} token --issuer {issuer} --client-id {CLIENT_ID} "
         f"--key {shlex.quote(str(sandbox.client_key))} --kid={sandbox.kid} --scope {SCOPE}"
     )
+    pem = shlex.quote(f"{sandbox.certificate}.pem")
+    by_certificate = (
+        f"{program} token --issuer {issuer} --client-id {CERTIFIED_CLIENT_ID} "
+        f"--cert-chain {pem} --key {shlex.quote(f'{sandbox.certificate}.key.pem')} --scope {SCOPE}"
+    )
+    revoke = f"{program} pki revoke --folder {shlex.quote(str(sandbox.folder / 'pki'))} {pem}"
     return f"""
 Maskinporten sandbox
   listens on   {issuer}
@@ -139,6 +155,12 @@ Paste into another terminal:
     -d assertion=$({ask} --grant-only)
 
   export MASKINPORTEN_DATABASE_URL={shlex.quote(sandbox.database_url)}; {program} export
+
+With an enterprise certificate instead of a registered key, and how to revoke it:
+
+  {by_certificate}
+
+  {revoke}
 
 Stop with Ctrl-C; `dev` goes on from here the next time."""
 
