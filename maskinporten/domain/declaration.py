@@ -13,6 +13,7 @@ from maskinporten.domain.client import (
     MACHINE_CLIENTS,
     Client,
     ClientId,
+    OnBehalfOf,
     is_client_id,
 )
 from maskinporten.domain.keyset import declare_keys
@@ -22,6 +23,7 @@ from maskinporten.domain.members import (
     AccessMembers,
     ClientMembers,
     DelegationSourceMembers,
+    OnBehalfOfMembers,
     OrganizationMembers,
     PrefixMembers,
     Reader,
@@ -200,6 +202,9 @@ def declare_client(
     keys = before.keys if before else ()
     if "jwks" in found:
         keys = declare_keys(reader.fault, "jwks", found["jwks"], keys, now)
+    customers = before.onbehalfof if before else ()
+    if "onbehalfof" in found:
+        customers = _declare_customers(reader, found["onbehalfof"], customers, now)
     if reader.faults or orgno is None:
         return None
     base = before or Client(client_id=client_id, client_orgno=orgno)
@@ -209,12 +214,42 @@ def declare_client(
         client_orgno=orgno,
         supplier_orgno=supplier,
         keys=keys,
+        onbehalfof=customers,
         scopes=tuple(dict.fromkeys(map(ScopeName, found.get("scopes", base.scopes)))),
         passive={**base.passive, **_passive(found)},
         **{name: found[name] for name in chosen if name in found},
     )
     _verify_machine_client(reader, made)
     return None if reader.faults else _dated(made, before, found, now)
+
+
+def _declare_customers(
+    reader: Reader, entries: tuple[Any, ...], before: tuple[OnBehalfOf, ...], now: int
+) -> tuple[OnBehalfOf, ...]:
+    """The whole list of customers the client may act for; one bad entry refuses them all."""
+    known = {entry.onbehalfof: entry for entry in before}
+    made: dict[str, OnBehalfOf] = {}
+    for number, data in enumerate(entries):
+        inner = Reader(f"{reader.path}.onbehalfof[{number}]")
+        found = inner.members(data, OnBehalfOfMembers)
+        orgno = None
+        if inner.required(found, "onbehalfof", "orgno"):
+            orgno = inner.orgno(found, "orgno")
+        if found.get("onbehalfof") in made:
+            inner.fault("onbehalfof", f"stands twice: {found['onbehalfof']}")
+        reader.faults += inner.faults
+        if orgno is None or inner.faults:
+            continue
+        entry = OnBehalfOf(
+            onbehalfof=found["onbehalfof"],
+            name=found.get("name", found["onbehalfof"]),
+            orgno=orgno,
+            description=found.get("description", ""),
+            uri=found.get("uri", found.get("client_uri")),
+            logo_uri=found.get("logo_uri"),
+        )
+        made[entry.onbehalfof] = _dated(entry, known.get(entry.onbehalfof), found, now)
+    return tuple(made.values())
 
 
 def _passive(found: Mapping[str, Any]) -> dict[str, Any]:

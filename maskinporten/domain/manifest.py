@@ -131,7 +131,10 @@ def _plain(entities: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def _present(entity: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(entity)
+    return _without_nulls(msgspec.to_builtins(entity))
+
+
+def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -151,5 +154,10 @@ def _client(client: Client) -> dict[str, Any]:
         for name in ("created", "last_updated"):
             key.pop(name, None)
     passive = fields.pop("passive")
-    fields.pop("onbehalfof")
-    return {**fields, **passive, **({"jwks": {"keys": keys}} if keys else {})}
+    customers = [_without_nulls(entry) for entry in fields.pop("onbehalfof")]
+    return {
+        **fields,
+        **passive,
+        **({"jwks": {"keys": keys}} if keys else {}),
+        **({"onbehalfof": customers} if customers else {}),
+    }

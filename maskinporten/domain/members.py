@@ -81,6 +81,21 @@ class AccessMembers(Struct):
     last_updated: Name | UnsetType = UNSET
 
 
+class OnBehalfOfMembers(Struct):
+    """A customer of a client, by the names of the self-service API."""
+
+    onbehalfof: Annotated[str, Meta(min_length=1, max_length=255)] | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+    orgno: str | UnsetType = UNSET
+    organization_name: Name | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+    uri: Uri | UnsetType = UNSET
+    logo_uri: Uri | UnsetType = UNSET
+    client_uri: Uri | UnsetType = UNSET  # the older name of uri
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+
+
 class ClientMembers(Struct):
     """A client, by the names of the self-service API."""
 
@@ -94,6 +109,7 @@ class ClientMembers(Struct):
     scopes: Annotated[tuple[str, ...], Meta(max_length=1000)] | UnsetType = UNSET
     access_token_lifetime: PositiveSeconds | UnsetType = UNSET
     jwks: dict[str, Any] | UnsetType = UNSET
+    onbehalfof: Annotated[tuple[Any, ...], Meta(max_length=1000)] | UnsetType = UNSET
     created: Name | UnsetType = UNSET
     last_updated: Name | UnsetType = UNSET
     # Passive: kept and shown, without effect on machine tokens.
@@ -113,7 +129,7 @@ class ClientMembers(Struct):
     client_uri: Uri | UnsetType = UNSET
 
 
-PASSIVE_CLIENT_MEMBERS: Final = tuple(ClientMembers.__struct_fields__[12:])
+PASSIVE_CLIENT_MEMBERS: Final = tuple(ClientMembers.__struct_fields__[13:])
 
 
 class OrganizationMembers(Struct):

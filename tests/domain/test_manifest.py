@@ -98,6 +98,25 @@ def test_texts_and_times_of_a_real_listing_are_kept() -> None:
     assert found["authorization_max_lifetime"] == 3600
 
 
+def customers(*entries: Any) -> dict[str, Any]:
+    """A document with a client that has these customers."""
+    return {"clients": [client("k", CONSUMER, "skatt:open", onbehalfof=list(entries))]}
+
+
+def test_customers_of_a_client_are_kept_and_exported() -> None:
+    """Onbehalfof entries survive the way out and in again."""
+    entry = {"onbehalfof": "kunde", "name": "Kunde AS", "orgno": PROVIDER, "uri": None}
+    change = plan(customers(entry), WORLD, NOW)
+    after = WORLD.with_entities(Revision(2), change.entities)
+    exported = next(c for c in manifest(after)["clients"] if c["client_id"] == "k")
+
+    assert exported["onbehalfof"][0]["name"] == "Kunde AS"
+    assert plan(manifest(after), after, NOW + 9).entities == ()
+    assert plan(customers(entry), after, NOW + 9).entities == ()
+    untouched = plan({"clients": [client("k", CONSUMER, "skatt:open")]}, after, NOW + 9)
+    assert untouched.entities == ()
+
+
 def test_a_key_without_expiry_gets_a_year_and_keeps_it() -> None:
     """A year from when it was first declared; the same key again is the same key."""
     key = WORLD.clients["consumer"].keys[0]  # type: ignore[index]
@@ -205,6 +224,15 @@ FAULTS = [
     pytest.param(keys(jwk("k", exp=NOW + MAX_KEY_LIFETIME + 1)), "clients[0].jwks.keys[0].exp",
                  "year", id="exp beyond a year"),
     pytest.param(keys(jwk("k", x5c=["AA"])), "clients[0].jwks.keys[0].x5c", "DER", id="bad x5c"),
+    pytest.param(customers({"orgno": PROVIDER}), "clients[0].onbehalfof[0].onbehalfof", "given",
+                 id="a customer without a name"),
+    pytest.param(customers({"onbehalfof": "a", "orgno": "1"}), "clients[0].onbehalfof[0].orgno",
+                 "nine", id="a customer without a number"),
+    pytest.param(customers(7), "clients[0].onbehalfof[0]", "object", id="a customer that is none"),
+    pytest.param(
+        customers(*[{"onbehalfof": "a", "orgno": PROVIDER}] * 2),
+        "clients[0].onbehalfof[1].onbehalfof", "twice", id="a customer twice",
+    ),
     pytest.param(keys("x"), "clients[0].jwks.keys[0]", "object", id="a key that is none"),
     pytest.param({"clients": [{**client("x", CONSUMER), "jwks": {"keys": {}}}]}, "clients[0].jwks",
                  "must be", id="keys that are no list"),
