@@ -26,6 +26,7 @@ from maskinporten.domain.certificate import TrustStore
 from maskinporten.domain.path import Authorities
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, authority_id
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
+from maskinporten.expiry import ExpiryWatch
 from maskinporten.issuance import Issuance
 from maskinporten.keyring import Keyring, ensure_first_key
 from maskinporten.metrics import Metrics
@@ -62,14 +63,15 @@ class Services:
     clock: Callable[[], float]
     trust: Trust
     revocation: Revocation
+    expiry: ExpiryWatch
 
     def status(self) -> str:
         """For /health. Raises Unavailable while no token could be signed."""
         self.keyring.signing_key()
         return "DEGRADED" if self.spent.away else "UP"
 
-    def measure(self) -> None:
-        """Put the gauges that are read, not counted."""
+    def measure(self) -> str:
+        """Put the gauges that are read, not counted; and give the lines that are neither."""
         age = max(0.0, self.clock() - self.replica.heard_at)
         self.metrics.put("maskinporten_registry_revision", self.replica.registry.revision)
         self.metrics.put("maskinporten_registry_age_seconds", age)
@@ -79,6 +81,7 @@ class Services:
             promised = max((found.next_update for found in lists), default=0)
             label = f'authority="{authority.sha256[:16]}"'
             self.metrics.put("maskinporten_revocation_list_until_seconds", promised, label)
+        return self.expiry.exposition()
 
 
 def open_trust(settings: Settings) -> Trust:
@@ -153,11 +156,12 @@ async def open_services(
             refuse_unknown_claims=settings.unknown_claims == "refuse",
             certificates=verdicts,
         )
-        for loop in (replica.follow(), revocation.follow()):
+        expiry = ExpiryWatch(lambda: replica.registry, revocation.watched, clock)
+        for loop in (replica.follow(), revocation.follow(), expiry.follow()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         yield Services(
             settings, store, replica, keyring, spent, metrics, audit, issuance, clock,
-            trust, revocation,
+            trust, revocation, expiry,
         )  # fmt: skip
 
 

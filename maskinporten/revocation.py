@@ -112,12 +112,19 @@ class Revocation:
         (folder / "watched").mkdir(parents=True, exist_ok=True)
 
     def watch(self, path: CertificatePath) -> None:
-        """Ask the responders about this leaf from now on, where its authority has any."""
+        """Note that this leaf is in use: responders are asked about it, where there are any."""
         leaf, issuer = path.links[0], path.links[1]
         name = authority_id(issuer)
-        publisher = self._by_authority.get(name)
-        if publisher is not None and publisher.ocsp and len(self._unwatched) < MAX_WATCHED:
+        if len(self._unwatched) < MAX_WATCHED:
             self._unwatched[hashlib.sha256(leaf.der).hexdigest()] = name, leaf.der
+
+    def watched(self) -> Iterator[Link]:
+        """The certificates that were in use these days, on any worker of the node."""
+        for path in (self._folder / "watched").glob("*.cer"):
+            try:
+                yield read_link(path.read_bytes())
+            except (Invalid, OSError):
+                continue
 
     async def follow(self) -> None:
         """Read what changed, and fetch what is due if this worker holds the lock; for ever."""

@@ -14,7 +14,7 @@ _NO_STORE = {"cache-control": "no-store"}
 
 
 def operations_routes(
-    status: Callable[[], str], metrics: Metrics, before_scrape: Callable[[], None]
+    status: Callable[[], str], metrics: Metrics, before_scrape: Callable[[], str]
 ) -> list[BaseRoute]:
     """`status` is UP, DEGRADED, DOWN or OUT_OF_SERVICE, and raises Unavailable for DOWN."""
 
@@ -40,8 +40,8 @@ def operations_routes(
         return PlainTextResponse("ready\n", headers=_NO_STORE)
 
     async def scrape(_request: Request) -> Response:
-        before_scrape()
-        return PlainTextResponse(metrics.exposition(), headers=_NO_STORE)
+        further = before_scrape()
+        return PlainTextResponse(metrics.exposition() + further, headers=_NO_STORE)
 
     return [
         Route("/health", health),
