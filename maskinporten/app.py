@@ -25,14 +25,16 @@ from maskinporten.domain.authorization import LifetimeRule
 from maskinporten.domain.certificate import TrustStore
 from maskinporten.domain.path import Authorities
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, authority_id
+from maskinporten.domain.rotation import RotationPolicy
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
 from maskinporten.expiry import ExpiryWatch
 from maskinporten.issuance import Issuance
-from maskinporten.keyring import Keyring, ensure_first_key
+from maskinporten.keyring import Keyring
 from maskinporten.metrics import Metrics
 from maskinporten.replay import SpentGrants, WithoutDatabase
 from maskinporten.replica import Replica
 from maskinporten.revocation import Revocation
+from maskinporten.rotation import Rotation
 from maskinporten.settings import Settings
 from maskinporten.store import Store
 from maskinporten.store.postgres import open_postgres
@@ -56,6 +58,7 @@ class Services:
     store: Store
     replica: Replica
     keyring: Keyring
+    rotation: Rotation
     spent: SpentGrants
     metrics: Metrics
     audit: AuditLog
@@ -102,6 +105,20 @@ async def open_store(database_url: str, synchronous: str = "normal") -> Store:
     raise InvalidInput((Fault("MASKINPORTEN_DATABASE_URL", sentence),))
 
 
+def rotation_policy(settings: Settings) -> RotationPolicy:
+    """The policy of the settings. Raises InvalidInput where it could fail a validation."""
+    try:
+        return RotationPolicy(
+            period=settings.rotation_period,
+            lead=settings.rotation_lead,
+            max_age=settings.jwks_max_age,
+            cache=settings.rotation_cache,
+            margin=settings.rotation_margin,
+        )
+    except ValueError as fault:
+        raise InvalidInput((Fault("MASKINPORTEN_ROTATION_…", str(fault)),)) from fault
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, clock: Callable[[], float] = time.time
@@ -110,6 +127,7 @@ async def open_services(
 
     Raises InvalidInput, Unavailable, SchemaTooNew, KeyDoesNotOpen: nothing is served then.
     """
+    policy = rotation_policy(settings)
     async with contextlib.AsyncExitStack() as stack:
         trust = open_trust(settings)
         metrics = Metrics(
@@ -124,12 +142,11 @@ async def open_services(
         store = await open_store(settings.database_url, settings.sqlite_synchronous)
         stack.push_async_callback(store.close)
         await store.migrate()
-        keyring = Keyring(
-            settings.key_encryption_key.reveal(), settings.issuer, settings.jwks_max_age
-        )
+        keyring = Keyring(settings.key_encryption_key.reveal(), settings.issuer, policy, clock)
         replica = Replica(store, clock)
         replica.on_change(keyring.load)
-        await ensure_first_key(keyring, replica, store, clock, settings.signing_key_bits)
+        rotation = Rotation(store, replica, keyring, policy, clock, settings.signing_key_bits)
+        await rotation.advance()
         spent = SpentGrants(
             store, clock, metrics, WithoutDatabase(settings.replay_without_database)
         )
@@ -157,10 +174,11 @@ async def open_services(
             certificates=verdicts,
         )
         expiry = ExpiryWatch(lambda: replica.registry, revocation.watched, clock)
-        for loop in (replica.follow(), revocation.follow(), expiry.follow()):
+        loops = (replica.follow(), revocation.follow(), expiry.follow(), rotation.run())
+        for loop in loops:
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         yield Services(
-            settings, store, replica, keyring, spent, metrics, audit, issuance, clock,
+            settings, store, replica, keyring, rotation, spent, metrics, audit, issuance, clock,
             trust, revocation, expiry,
         )  # fmt: skip
 

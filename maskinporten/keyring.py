@@ -1,12 +1,9 @@
 """Our private keys, at rest and in use; and the published key set, rendered once per change."""
 
-import asyncio
 import base64
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,10 +17,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from maskinporten.audit import AuditEntry
 from maskinporten.domain.jwk import rsa_members, thumbprint
-from maskinporten.domain.registry import Change, Registry
+from maskinporten.domain.registry import Registry
+from maskinporten.domain.rotation import RotationPolicy, max_age, of_stage
 from maskinporten.domain.signing import (
+    CERTIFICATE_LIFE,
     DEFAULT_BITS,
     SealedKey,
     SigningKey,
@@ -31,12 +29,9 @@ from maskinporten.domain.signing import (
     published,
 )
 from maskinporten.errors import Unavailable
-from maskinporten.replica import Replica
-from maskinporten.store import Conflict, Store
 
 KEY_LENGTH: Final = 32  # octets of the key-encryption key (AES-256)
 _NONCE_LENGTH: Final = 12
-_CERTIFICATE_LIFE: Final = timedelta(days=3 * 365)  # as enterprise certificates live
 _PADDING: Final = PKCS1v15()
 _DIGEST: Final = SHA256()
 
@@ -63,31 +58,47 @@ class LocalKey:
 class Keyring:
     """The signing keys of this worker. `load` makes them follow the registry."""
 
-    def __init__(self, key_encryption_key: bytes, issuer: str, max_age: int) -> None:
+    def __init__(
+        self,
+        key_encryption_key: bytes,
+        issuer: str,
+        policy: RotationPolicy,
+        clock: Callable[[], float],
+    ) -> None:
         self.key_set = b'{"keys":[]}'
         self.etag = '""'
-        self.max_age = max_age  # seconds a provider may keep the key set
         self._sealing_key = AESGCM(key_encryption_key)
         self._issuer = issuer
+        self._policy = policy
+        self._clock = clock
+        self._keys: tuple[SealedKey, ...] = ()
         self._active: SigningKey | None = None
         self._opened: dict[str, SigningKey] = {}
         self._loaded: object = None
 
     def load(self, registry: Registry) -> None:
-        """Open the active key and render the key set; nothing is done where nothing changed.
+        """Open the active key and the next, render the key set; nothing where nothing changed.
 
         Raises KeyDoesNotOpen.
         """
         if registry.signing_keys is self._loaded:
             return
         keys = tuple(registry.signing_keys.values())
-        active = next((key for key in keys if key.stage is Stage.ACTIVE), None)
-        if active is not None and active.kid not in self._opened:
-            self._opened[active.kid] = self._open(active)
-        self._active = self._opened[active.kid] if active is not None else None
+        active, prepared = of_stage(keys, Stage.ACTIVE), of_stage(keys, Stage.PREPARED)
+        # The next key is opened ahead, so that one that does not open is known before it signs.
+        self._opened = {
+            key.kid: self._opened.get(key.kid) or self._open(key) for key in (*active, *prepared)
+        }
+        self._active = self._opened[active[-1].kid] if active else None
+        self._keys = keys
         self.key_set = msgspec.json.encode(published(keys))
         self.etag = f'"{hashlib.sha256(self.key_set).hexdigest()[:32]}"'
         self._loaded = registry.signing_keys
+
+    @property
+    def max_age(self) -> int:
+        """Seconds that a provider may keep the key set, from now."""
+        return max_age(self._keys, self._policy, int(self._clock()))
 
     def signing_key(self) -> SigningKey:
         """The key that signs now. Raises Unavailable while there is none."""
@@ -131,41 +142,16 @@ class Keyring:
             octets = self._sealing_key.decrypt(nonce, ciphertext, key.kid.encode())
         except InvalidTag as fault:
             raise KeyDoesNotOpen(key.kid) from fault
-        private_key = serialization.load_der_private_key(octets, None)
+        # The seal vouches for the numbers; checking the primes again would stall the token line.
+        private_key = serialization.load_der_private_key(
+            octets, None, unsafe_skip_rsa_key_validation=True
+        )
         if not isinstance(private_key, rsa.RSAPrivateKey) or (
             rsa_members(private_key.public_key()) != (key.n, key.e)
         ):
             # Sealed by us for this row, yet the row shows another public half.
             raise KeyDoesNotOpen(key.kid)
         return LocalKey(key.kid, private_key)
-
-
-async def ensure_first_key(
-    keyring: Keyring,
-    replica: Replica,
-    store: Store,
-    clock: Callable[[], float],
-    bits: int = DEFAULT_BITS,
-) -> None:
-    """Make the first signing key, if there is none. Any number of nodes may try; one commit wins.
-
-    Raises Unavailable.
-    """
-    registry = await replica.catch_up()
-    while not any(key.stage is Stage.ACTIVE for key in registry.signing_keys.values()):
-        now = int(clock())
-        prepared = await asyncio.to_thread(keyring.prepare, now, bits)
-        first = replace(prepared, stage=Stage.ACTIVE, activated=now)
-        entry = AuditEntry(
-            at=now,
-            caller={"kind": "server"},
-            command="make the first signing key",
-            after={f"signing_key/{first.kid}": {"stage": first.stage, "created": now}},
-        )
-        # Where another node was first, what it made is read below.
-        with suppress(Conflict):
-            await store.commit(Change((first,)), entry, registry.revision)
-        registry = await replica.catch_up()
 
 
 def _self_signed(private_key: rsa.RSAPrivateKey, issuer: str, now: int) -> bytes:
@@ -179,7 +165,7 @@ def _self_signed(private_key: rsa.RSAPrivateKey, issuer: str, now: int) -> bytes
         .public_key(private_key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins - timedelta(minutes=5))
-        .not_valid_after(begins + _CERTIFICATE_LIFE)
+        .not_valid_after(begins + timedelta(seconds=CERTIFICATE_LIFE))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(
             x509.KeyUsage(

@@ -85,6 +85,14 @@ class Settings:
     revocation: Path | None = None
     # Seconds between two looks at an authority's list: so long a revoked certificate may work.
     revocation_refresh: int = 900
+    # Seconds a key signs before the next one does; 0: no key is activated by itself.
+    rotation_period: int = 7_776_000
+    # Seconds a key stands in /jwk before it may sign. Shorter than a cache: start-up stops.
+    rotation_lead: int = 172_800
+    # Seconds providers may keep /jwk whatever we allow. Too low: they meet unknown keys.
+    rotation_cache: int = 86_400
+    # Seconds a retired key stands in /jwk after its last token has died.
+    rotation_margin: int = 86_400
 
     def __post_init__(self) -> None:
         """Raises InvalidInput with every fault."""
@@ -250,6 +258,10 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "trust": Path,
     "revocation": Path,
     "revocation_refresh": _read_number,
+    "rotation_period": _read_number,
+    "rotation_lead": _read_number,
+    "rotation_cache": _read_number,
+    "rotation_margin": _read_number,
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     **{PREFIX + name.upper(): (name, read) for name, read in _BY_FIELD.items()},

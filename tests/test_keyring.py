@@ -11,6 +11,7 @@ from cryptography import x509
 
 from maskinporten.domain.jwk import thumbprint
 from maskinporten.domain.registry import Registry, Revision
+from maskinporten.domain.rotation import RotationPolicy
 from maskinporten.domain.signing import Stage, published
 from maskinporten.errors import Unavailable
 from maskinporten.keyring import KeyDoesNotOpen, Keyring
@@ -23,7 +24,7 @@ KEK = bytes(range(32))
 
 def keyring(kek: bytes = KEK) -> Keyring:
     """A keyring of that key-encryption key."""
-    return Keyring(kek, ISSUER, 3600)
+    return Keyring(kek, ISSUER, RotationPolicy(), lambda: NOW)
 
 
 PREPARED = keyring().prepare(NOW, 2048)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from maskinporten.domain.client import MACHINE_CLIENTS, Client, ClientId
+from maskinporten.domain.client import MACHINE_CLIENTS, MAX_TOKEN_LIFETIME, Client, ClientId
 from maskinporten.domain.grant import Grant
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.registry import Registry
@@ -139,14 +139,15 @@ def authorize(
 def token_lifetime(client: Client, scopes: tuple[Scope, ...], rule: LifetimeRule) -> int:
     """Seconds. The lowest positive `at_max_age` of the scopes, else the client's own number.
 
-    Under CAP the client's number is a ceiling as well.
+    Under CAP the client's number is a ceiling as well. No token outlives MAX_TOKEN_LIFETIME, on
+    which the removal of our signing keys relies.
     """
     scoped = [scope.at_max_age for scope in scopes if scope.at_max_age > 0]
     if not scoped:
-        return client.access_token_lifetime
+        return min(client.access_token_lifetime, MAX_TOKEN_LIFETIME)
     if rule is LifetimeRule.CAP:
         scoped.append(client.access_token_lifetime)
-    return min(scoped)
+    return min(*scoped, MAX_TOKEN_LIFETIME)
 
 
 def _parties(grant: Grant, client: Client) -> tuple[OrgNo, OrgNo | None]:

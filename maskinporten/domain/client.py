@@ -12,6 +12,7 @@ ClientId = NewType("ClientId", str)
 """An opaque name of ours; often a UUID, but `MOVE_IP_991825827` is one too."""
 
 DEFAULT_TOKEN_LIFETIME: Final = 120  # seconds
+MAX_TOKEN_LIFETIME: Final = 24 * 3600  # seconds; a retired signing key is published for longer
 MAX_KEYS: Final = 5
 MAX_KEY_LIFETIME: Final = 365 * 24 * 3600  # seconds, from the moment the key is posted
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"

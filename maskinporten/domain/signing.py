@@ -1,13 +1,14 @@
 """Our signing keys: their stages, and what stands in the published key set.
 
 prepared (published, not signing) -> active -> retired (published until its tokens are dead) ->
-removed. Times decide when; this module holds the words.
+removed. Times decide when (`rotation`); this module holds the words.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+CERTIFICATE_LIFE: Final = 3 * 365 * 24 * 3600  # seconds, as enterprise certificates live
 DEFAULT_BITS: Final = 3072  # as the tokens of test.maskinporten.no are signed
 ALGORITHM: Final = "RS256"
 
@@ -36,10 +37,11 @@ class SealedKey:
     stage: Stage
     n: str
     e: str
-    sealed: str  # base64 of nonce and AES-256-GCM ciphertext of the PKCS#8 DER
+    sealed: str  # base64 of nonce and AES-256-GCM ciphertext of the PKCS#8 DER; empty once removed
     x5c: tuple[str, ...] = ()  # standard base64 of DER, leaf first
     alg: str = ALGORITHM
     created: int = 0  # epoch seconds
+    prepared: int = 0  # epoch seconds since which it stands in /jwk
     activated: int = 0  # epoch seconds; 0: not yet
     retired: int = 0  # epoch seconds; 0: not yet
     removed: int = 0  # epoch seconds; 0: not yet

@@ -1,0 +1,155 @@
+"""When our signing keys move from stage to stage, and what each move leaves behind.
+
+There is no leader: every worker asks `next_step` of what it sees and the clock, and the one whose
+commit comes first is right. The others see another registry and ask again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from maskinporten.domain.client import MAX_TOKEN_LIFETIME
+from maskinporten.domain.signing import CERTIFICATE_LIFE, SealedKey, Stage
+
+HOUR: Final = 3600  # seconds
+DAY: Final = 24 * HOUR
+SETTLE: Final = 60  # seconds: a commit reaches every worker, and node clocks differ by less
+_SHORTEST_MAX_AGE: Final = 60  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationPolicy:
+    """How long a key stands in each stage. Numbers that could fail a validation are refused.
+
+    Raises ValueError with a sentence.
+    """
+
+    period: int = 90 * DAY  # seconds a key signs; 0: activation is by hand alone
+    lead: int = 2 * DAY  # seconds a key stands in /jwk before it may sign
+    max_age: int = HOUR  # seconds that we allow /jwk to be kept
+    cache: int = DAY  # seconds that providers may keep it in fact, whatever we allow
+    margin: int = DAY  # seconds from the death of the last token to the removal of its key
+
+    def __post_init__(self) -> None:
+        least = max(self.max_age, self.cache) + SETTLE
+        if min(self.period, self.lead, self.max_age, self.cache, self.margin) < 0:
+            raise ValueError("no time of the rotation may be negative")
+        if self.lead < least:
+            raise ValueError(
+                f"the lead is {self.lead} s, and must be at least {least} s: a provider that "
+                "fetched /jwk just before a key was published would meet tokens of a key it "
+                "has not seen"
+            )
+        if 0 < self.period < self.lead:
+            raise ValueError(
+                f"the period is {self.period} s, and must be at least the lead of {self.lead} s: "
+                "the next key would not be ready in time"
+            )
+        if self.margin < SETTLE:
+            raise ValueError(
+                f"the margin is {self.margin} s, and must be at least {SETTLE} s: a worker that "
+                "hears late of a retirement signs with the old key for that long"
+            )
+        # A spare waits while its predecessor signs; then it signs; then its tokens die.
+        life = 2 * self.period + self.lead + MAX_TOKEN_LIFETIME + self.margin
+        if life > CERTIFICATE_LIFE:
+            raise ValueError(
+                f"a key would live {life} s, longer than its certificate's {CERTIFICATE_LIFE} s; "
+                "shorten the period"
+            )
+
+
+class Act(StrEnum):
+    """What a step does."""
+
+    BEGIN = "begin"
+    PREPARE = "prepare"
+    ACTIVATE = "activate"
+    REMOVE = "remove"
+
+
+NEW_KEYS: Final = {Act.BEGIN: 2, Act.PREPARE: 1, Act.ACTIVATE: 0, Act.REMOVE: 0}
+"""How many fresh keys a step needs; the first key comes with its spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One move; `kid` is the key that is moved, empty where a new one is made."""
+
+    act: Act
+    kid: str = ""
+
+
+def next_step(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> Step | None:
+    """What is due now, the most urgent first; None when there is nothing to do."""
+    active = of_stage(keys, Stage.ACTIVE)
+    prepared = of_stage(keys, Stage.PREPARED)
+    if not active:
+        # Nothing signs. What was published longest is known to the most providers.
+        return Step(Act.ACTIVATE, prepared[0].kid) if prepared else Step(Act.BEGIN)
+    if not prepared:
+        return Step(Act.PREPARE)
+    due = activation_at(keys, policy)
+    if due is not None and due <= now:
+        return Step(Act.ACTIVATE, prepared[0].kid)
+    for key in of_stage(keys, Stage.RETIRED):
+        if removal_at(key, policy) <= now:
+            return Step(Act.REMOVE, key.kid)
+    return None
+
+
+def apply(
+    step: Step, keys: Sequence[SealedKey], fresh: Sequence[SealedKey], now: int
+) -> tuple[SealedKey, ...]:
+    """The keys that the step writes. `fresh` are as many as `NEW_KEYS` says."""
+    if step.act is Act.BEGIN:
+        first, spare = fresh
+        return (
+            replace(first, stage=Stage.ACTIVE, prepared=now, activated=now),
+            replace(spare, stage=Stage.PREPARED, prepared=now),
+        )
+    if step.act is Act.PREPARE:
+        return tuple(replace(key, stage=Stage.PREPARED, prepared=now) for key in fresh)
+    (moved,) = (key for key in keys if key.kid == step.kid)
+    if step.act is Act.REMOVE:
+        # What nobody needs any more, nobody can steal: the private half is not kept.
+        return (replace(moved, stage=Stage.REMOVED, removed=now, sealed=""),)
+    old = (replace(k, stage=Stage.RETIRED, retired=now) for k in of_stage(keys, Stage.ACTIVE))
+    return (*old, replace(moved, stage=Stage.ACTIVE, activated=now))
+
+
+def of_stage(keys: Iterable[SealedKey], stage: Stage) -> list[SealedKey]:
+    """The keys in that stage, those first that were published first."""
+    found = (key for key in keys if key.stage is stage)
+    return sorted(found, key=lambda key: (key.prepared, key.kid))
+
+
+def ready_at(key: SealedKey, policy: RotationPolicy) -> int:
+    """When every provider that keeps /jwk no longer than allowed has had to fetch the key."""
+    return key.prepared + policy.lead
+
+
+def removal_at(key: SealedKey, policy: RotationPolicy) -> int:
+    """When the last token of a retired key has died, and the margin has passed."""
+    return key.retired + MAX_TOKEN_LIFETIME + policy.margin
+
+
+def activation_at(keys: Sequence[SealedKey], policy: RotationPolicy) -> int | None:
+    """When the next key begins to sign by itself; None where that is left to an operator."""
+    active = of_stage(keys, Stage.ACTIVE)
+    prepared = of_stage(keys, Stage.PREPARED)
+    if not policy.period or not active or not prepared:
+        return None
+    return max(active[-1].activated + policy.period, ready_at(prepared[0], policy))
+
+
+def max_age(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> int:
+    """Seconds that /jwk may be kept, fewer as an activation nears.
+
+    A cache that obeys looks again about when the next key begins to sign, and sees the one after.
+    """
+    due = activation_at(keys, policy)
+    if due is None or now >= due + SETTLE:
+        return policy.max_age
+    return min(policy.max_age, max(_SHORTEST_MAX_AGE, due - now))

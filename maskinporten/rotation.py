@@ -1,0 +1,85 @@
+"""Rotation on every worker: all of them try each step, one commit wins, the others see it done."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from maskinporten.administration import administer
+from maskinporten.domain.registry import Change, Registry
+from maskinporten.domain.rotation import NEW_KEYS, RotationPolicy, Step, apply, next_step
+from maskinporten.errors import Unavailable
+from maskinporten.keyring import Keyring
+from maskinporten.replica import Replica
+from maskinporten.store import Conflict, Store
+
+_PAUSE: Final = 60.0  # seconds between two looks at the schedule
+_log = logging.getLogger(__name__)
+
+
+class Rotation:
+    """Moves the signing keys of the registry along their policy."""
+
+    def __init__(
+        self,
+        store: Store,
+        replica: Replica,
+        keyring: Keyring,
+        policy: RotationPolicy,
+        clock: Callable[[], float],
+        bits: int,
+    ) -> None:
+        self._store = store
+        self._replica = replica
+        self._keyring = keyring
+        self._policy = policy
+        self._clock = clock
+        self._bits = bits
+
+    async def advance(self) -> list[Step]:
+        """Take every step that is due; the steps that this worker's commits made.
+
+        Raises Unavailable, Conflict.
+        """
+        taken: list[Step] = []
+        while (step := self._due(await self._replica.catch_up())) is not None:
+            if await self._take(step):
+                taken.append(step)
+        return taken
+
+    async def run(self) -> None:
+        """Advance for ever. What fails now is tried again at the next look."""
+        while True:
+            await asyncio.sleep(_PAUSE)
+            try:
+                await self.advance()
+            except (Unavailable, Conflict) as fault:
+                _log.warning("the signing keys could not be rotated: %r", fault)
+            except Exception:  # noqa: BLE001 - a defect must not end rotation for good
+                _log.exception("the signing keys could not be rotated")
+
+    async def _take(self, step: Step) -> bool:
+        """Whether it was our commit that took the step."""
+        now = int(self._clock())
+        # Making a key takes a second of a core. The thread holds no lock that tokens wait for.
+        fresh = [
+            await asyncio.to_thread(self._keyring.prepare, now, self._bits)
+            for _ in range(NEW_KEYS[step.act])
+        ]
+
+        def decide(registry: Registry) -> Change:
+            if self._due(registry) != step:
+                return Change(())  # another worker took it; our fresh keys are forgotten
+            keys = tuple(registry.signing_keys.values())
+            return Change(apply(step, keys, fresh, int(self._clock())))
+
+        caller = {"kind": "server"}
+        command = f"keys: {step.act}"
+        _, change = await administer(self._store, self._replica, decide, caller, command, now)
+        if change.entities:
+            _log.info("signing keys: %s %s", step.act, step.kid)
+        return bool(change.entities)
+
+    def _due(self, registry: Registry) -> Step | None:
+        keys = tuple(registry.signing_keys.values())
+        return next_step(keys, self._policy, int(self._clock()))
