@@ -5,13 +5,14 @@ BIN = $(VENV)/bin
 # The stamps make set-up happen once, and again when a lock file changes.
 RUNTIME = $(VENV)/.runtime
 DEV = $(VENV)/.dev
+SYSTEM = $(VENV)/.system
 
 .PHONY: run test check bench lock
 
 run: $(RUNTIME)
 	$(BIN)/maskinporten dev
 
-test: $(DEV)
+test: $(DEV) $(SYSTEM)
 	$(BIN)/python -m pytest
 
 check: $(DEV)
@@ -41,4 +42,8 @@ $(RUNTIME): requirements.lock pyproject.toml | $(VENV)/bin/python
 
 $(DEV): requirements-dev.lock $(RUNTIME)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(SYSTEM): tests/system.txt tests/system.sh | $(VENV)/bin/python
+	tests/system.sh
 	touch $@
