@@ -27,6 +27,7 @@ from maskinporten.domain.path import Authorities
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, authority_id
 from maskinporten.domain.rotation import RotationPolicy
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
+from maskinporten.evidence import FetchLog
 from maskinporten.expiry import ExpiryWatch
 from maskinporten.issuance import Issuance
 from maskinporten.keyring import Keyring
@@ -67,6 +68,7 @@ class Services:
     trust: Trust
     revocation: Revocation
     expiry: ExpiryWatch
+    fetches: FetchLog
 
     def status(self) -> str:
         """For /health. Raises Unavailable while no token could be signed."""
@@ -114,6 +116,8 @@ def rotation_policy(settings: Settings) -> RotationPolicy:
             max_age=settings.jwks_max_age,
             cache=settings.rotation_cache,
             margin=settings.rotation_margin,
+            evidence=settings.rotation_evidence,
+            patience=settings.rotation_evidence_patience,
         )
     except ValueError as fault:
         raise InvalidInput((Fault("MASKINPORTEN_ROTATION_…", str(fault)),)) from fault
@@ -174,12 +178,16 @@ async def open_services(
             certificates=verdicts,
         )
         expiry = ExpiryWatch(lambda: replica.registry, revocation.watched, clock)
-        loops = (replica.follow(), revocation.follow(), expiry.follow(), rotation.run())
+        fetches = FetchLog(store, clock, settings.proxy_networks)
+        loops = (
+            replica.follow(), revocation.follow(), expiry.follow(), rotation.run(),
+            fetches.follow(),
+        )  # fmt: skip
         for loop in loops:
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         yield Services(
             settings, store, replica, keyring, rotation, spent, metrics, audit, issuance, clock,
-            trust, revocation, expiry,
+            trust, revocation, expiry, fetches,
         )  # fmt: skip
 
 
@@ -191,7 +199,7 @@ async def _stop(loop: "asyncio.Task[None]") -> None:
 def routes(services: Services) -> list[BaseRoute]:
     """Every path but /token."""
     return [
-        *metadata_routes(services.settings.issuer, services.keyring),
+        *metadata_routes(services.settings.issuer, services.keyring, services.fetches),
         *error_pages.routes,
         *operations_routes(services.status, services.metrics, services.measure),
     ]

@@ -23,6 +23,7 @@ from maskinporten.domain.rotation import RotationPolicy, max_age, of_stage
 from maskinporten.domain.signing import (
     CERTIFICATE_LIFE,
     DEFAULT_BITS,
+    PUBLISHED,
     SealedKey,
     SigningKey,
     Stage,
@@ -67,6 +68,7 @@ class Keyring:
     ) -> None:
         self.key_set = b'{"keys":[]}'
         self.etag = '""'
+        self.kids: tuple[str, ...] = ()  # of the key set
         self._sealing_key = AESGCM(key_encryption_key)
         self._issuer = issuer
         self._policy = policy
@@ -91,6 +93,7 @@ class Keyring:
         }
         self._active = self._opened[active[-1].kid] if active else None
         self._keys = keys
+        self.kids = tuple(key.kid for key in keys if key.stage in PUBLISHED)
         self.key_set = msgspec.json.encode(published(keys))
         self.etag = f'"{hashlib.sha256(self.key_set).hexdigest()[:32]}"'
         self._loaded = registry.signing_keys

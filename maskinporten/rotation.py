@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from maskinporten.administration import administer
+from maskinporten.domain.evidence import WINDOW, reach
 from maskinporten.domain.registry import Change, Registry
-from maskinporten.domain.rotation import NEW_KEYS, RotationPolicy, Step, apply, next_step
+from maskinporten.domain.rotation import NEW_KEYS, RotationPolicy, Step, apply, next_step, of_stage
+from maskinporten.domain.signing import Stage
 from maskinporten.errors import Unavailable
 from maskinporten.keyring import Keyring
 from maskinporten.replica import Replica
@@ -42,10 +44,13 @@ class Rotation:
         Raises Unavailable, Conflict.
         """
         taken: list[Step] = []
-        while (step := self._due(await self._replica.catch_up())) is not None:
-            if await self._take(step):
+        while True:
+            registry = await self._replica.catch_up()
+            reached = await self._reached(registry)
+            if (step := self._due(registry, reached)) is None:
+                return taken
+            if await self._take(step, reached):
                 taken.append(step)
-        return taken
 
     async def run(self) -> None:
         """Advance for ever. What fails now is tried again at the next look."""
@@ -58,7 +63,15 @@ class Rotation:
             except Exception:  # noqa: BLE001 - a defect must not end rotation for good
                 _log.exception("the signing keys could not be rotated")
 
-    async def _take(self, step: Step) -> bool:
+    async def _reached(self, registry: Registry) -> int:
+        """The percentage of the callers of /jwk that have the next key; asked only if it counts."""
+        prepared = of_stage(registry.signing_keys.values(), Stage.PREPARED)
+        if not self._policy.evidence or not prepared:
+            return 0
+        since = int(self._clock()) - WINDOW
+        return reach(await self._store.fetches(), prepared[0].kid, since).percent
+
+    async def _take(self, step: Step, reached: int) -> bool:
         """Whether it was our commit that took the step."""
         now = int(self._clock())
         # Making a key takes a second of a core. The thread holds no lock that tokens wait for.
@@ -68,7 +81,7 @@ class Rotation:
         ]
 
         def decide(registry: Registry) -> Change:
-            if self._due(registry) != step:
+            if self._due(registry, reached) != step:
                 return Change(())  # another worker took it; our fresh keys are forgotten
             keys = tuple(registry.signing_keys.values())
             return Change(apply(step, keys, fresh, int(self._clock())))
@@ -80,6 +93,6 @@ class Rotation:
             _log.info("signing keys: %s %s", step.act, step.kid)
         return bool(change.entities)
 
-    def _due(self, registry: Registry) -> Step | None:
+    def _due(self, registry: Registry, reached: int) -> Step | None:
         keys = tuple(registry.signing_keys.values())
-        return next_step(keys, self._policy, int(self._clock()))
+        return next_step(keys, self._policy, int(self._clock()), reached)

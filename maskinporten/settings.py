@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -93,6 +94,12 @@ class Settings:
     rotation_cache: int = 86_400
     # Seconds a retired key stands in /jwk after its last token has died.
     rotation_margin: int = 86_400
+    # Percent of the callers of /jwk that must have fetched the next key; 0: nobody is counted on.
+    rotation_evidence: int = 0
+    # Seconds an activation waits for them at most. Too many: a stranger can delay it that long.
+    rotation_evidence_patience: int = 604_800
+    # Networks of proxies whose X-Forwarded-For is believed. Too wide: callers invent their own.
+    trusted_proxies: str = ""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput with every fault."""
@@ -125,6 +132,11 @@ class Settings:
     def audiences(self) -> frozenset[str]:
         """What a grant's `aud` may be."""
         return frozenset({self.issuer, *self.extra_audiences.split()})
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Where trusted proxies are. Raises ValueError."""
+        return tuple(ip_network(text) for text in self.trusted_proxies.split())
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -173,6 +185,7 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
             "revocation_refresh",
             None if settings.revocation_refresh >= 1 else "must be at least 1 second",
         ),
+        ("trusted_proxies", _networks_fault(settings)),
         ("unknown_claims", _choice(settings.unknown_claims, "accept", "refuse")),
         ("lifetime_rule", _choice(settings.lifetime_rule, "override", "cap")),
         ("replay_without_database", _choice(settings.replay_without_database, "local", "refuse")),
@@ -183,6 +196,14 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
 
 def _choice(value: str, *allowed: str) -> str | None:
     return None if value in allowed else f"must be one of: {', '.join(allowed)}"
+
+
+def _networks_fault(settings: Settings) -> str | None:
+    try:
+        settings.proxy_networks  # noqa: B018 - read for its fault
+    except ValueError as fault:
+        return f"{fault}; write networks such as 10.0.0.0/8, apart by spaces"
+    return None
 
 
 def _issuer_fault(issuer: str) -> str | None:
@@ -262,6 +283,9 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "rotation_lead": _read_number,
     "rotation_cache": _read_number,
     "rotation_margin": _read_number,
+    "rotation_evidence": _read_number,
+    "rotation_evidence_patience": _read_number,
+    "trusted_proxies": str,
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     **{PREFIX + name.upper(): (name, read) for name, read in _BY_FIELD.items()},

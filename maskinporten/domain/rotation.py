@@ -30,10 +30,13 @@ class RotationPolicy:
     max_age: int = HOUR  # seconds that we allow /jwk to be kept
     cache: int = DAY  # seconds that providers may keep it in fact, whatever we allow
     margin: int = DAY  # seconds from the death of the last token to the removal of its key
+    evidence: int = 0  # percent of the callers of /jwk that must have fetched the next key
+    patience: int = 7 * DAY  # seconds that an activation waits for them
 
     def __post_init__(self) -> None:
         least = max(self.max_age, self.cache) + SETTLE
-        if min(self.period, self.lead, self.max_age, self.cache, self.margin) < 0:
+        times = (self.period, self.lead, self.max_age, self.cache, self.margin, self.patience)
+        if min(times) < 0:
             raise ValueError("no time of the rotation may be negative")
         if self.lead < least:
             raise ValueError(
@@ -51,8 +54,11 @@ class RotationPolicy:
                 f"the margin is {self.margin} s, and must be at least {SETTLE} s: a worker that "
                 "hears late of a retirement signs with the old key for that long"
             )
+        if not 0 <= self.evidence <= 100:  # noqa: PLR2004 - percent
+            raise ValueError(f"the evidence is {self.evidence} percent, and must be 0 to 100")
         # A spare waits while its predecessor signs; then it signs; then its tokens die.
-        life = 2 * self.period + self.lead + MAX_TOKEN_LIFETIME + self.margin
+        wait = self.patience if self.evidence else 0
+        life = 2 * (self.period + wait) + self.lead + MAX_TOKEN_LIFETIME + self.margin
         if life > CERTIFICATE_LIFE:
             raise ValueError(
                 f"a key would live {life} s, longer than its certificate's {CERTIFICATE_LIFE} s; "
@@ -81,8 +87,13 @@ class Step:
     kid: str = ""
 
 
-def next_step(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> Step | None:
-    """What is due now, the most urgent first; None when there is nothing to do."""
+def next_step(
+    keys: Sequence[SealedKey], policy: RotationPolicy, now: int, reached: int = 0
+) -> Step | None:
+    """What is due now, the most urgent first; None when there is nothing to do.
+
+    `reached` is the percentage of the callers of /jwk that have fetched the next key.
+    """
     active = of_stage(keys, Stage.ACTIVE)
     prepared = of_stage(keys, Stage.PREPARED)
     if not active:
@@ -91,7 +102,7 @@ def next_step(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> St
     if not prepared:
         return Step(Act.PREPARE)
     due = activation_at(keys, policy)
-    if due is not None and due <= now:
+    if due is not None and due <= now and not held_back(due, policy, now, reached):
         return Step(Act.ACTIVATE, prepared[0].kid)
     for key in of_stage(keys, Stage.RETIRED):
         if removal_at(key, policy) <= now:
@@ -142,6 +153,14 @@ def activation_at(keys: Sequence[SealedKey], policy: RotationPolicy) -> int | No
     if not policy.period or not active or not prepared:
         return None
     return max(active[-1].activated + policy.period, ready_at(prepared[0], policy))
+
+
+def held_back(due: int, policy: RotationPolicy, now: int, reached: int) -> bool:
+    """Whether an activation that is due waits for more callers to fetch the key.
+
+    Not for ever: anyone may fetch /jwk once under a new name, and must not stop rotation by that.
+    """
+    return reached < policy.evidence and now < due + policy.patience
 
 
 def max_age(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> int:

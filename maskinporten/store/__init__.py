@@ -1,4 +1,4 @@
-"""What a database must promise us. Five methods; the promises are the contract.
+"""What a database must promise us. Few methods; the promises are the contract.
 
 Two observations make it this small. Maskinporten never deletes, it deactivates: rows never
 vanish, each carries the revision that last wrote it, and `WHERE revision > seen` is a complete
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from maskinporten.audit import AuditEntry
+from maskinporten.domain.evidence import Fetch
 from maskinporten.domain.registry import Change, Entity, Revision
 
 
@@ -74,6 +75,18 @@ class Store(Protocol):
         self, subject: str | None, before: Revision | None, limit: int
     ) -> Sequence[AuditRecord]:
         """The newest entries first, of one organisation or (None) of all."""
+        ...
+
+    async def record_fetches(self, fetches: Sequence[Fetch], forget: int) -> None:
+        """Keep the newest fetch of each caller and key, and forget those from before `forget`.
+
+        It is no part of the registry: no revision, no audit. Callers for whom there is no room
+        (`evidence.admitted`) are passed over.
+        """
+        ...
+
+    async def fetches(self) -> Sequence[Fetch]:
+        """Every fetch of /jwk that is kept."""
         ...
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work

@@ -14,12 +14,14 @@ from typing import Any, Final
 import asyncpg
 
 from maskinporten.audit import AuditEntry
+from maskinporten.domain.evidence import Fetch
 from maskinporten.domain.registry import Change, Entity, Revision
 from maskinporten.errors import Unavailable
 from maskinporten.store import AuditRecord, Conflict, SchemaTooNew, Spending, rows
 
 _CHANNEL: Final = "maskinporten"
 _MIGRATING: Final = 0x6D61736B  # names the advisory lock under which one node migrates
+_RECORDING: Final = 0x6A776B73  # the same for fetches of /jwk
 _POOL: Final = 4  # connections of a worker beside the one that listens
 _DEADLINE: Final = 5.0  # seconds for a statement, and for a connection
 # Spent grants lie in three tables by the time slice of their `until`. The grants that are still
@@ -43,6 +45,8 @@ _INSERT_AUDIT: Final = _numbered(rows.INSERT_AUDIT)
 _INSERT_SUBJECT: Final = _numbered(rows.INSERT_SUBJECT)
 _SELECT_AUDIT: Final = _numbered(rows.SELECT_AUDIT)
 _SELECT_AUDIT_OF: Final = _numbered(rows.SELECT_AUDIT_OF)
+_FORGET_FETCHES: Final = _numbered(rows.FORGET_FETCHES)
+_UPSERT_FETCH: Final = _numbered(rows.UPSERT_FETCH)
 _MAKE_SPENT: Final = (
     *(
         f"CREATE TABLE IF NOT EXISTS spent_grant_{n} (key BYTEA PRIMARY KEY, until BIGINT NOT NULL)"
@@ -153,6 +157,19 @@ class PostgresStore:
             else:
                 found = await self._pool.fetch(_SELECT_AUDIT_OF, subject, bound, limit)
         return [AuditRecord(Revision(n), rows.read_audit(body)) for n, body in found]
+
+    async def record_fetches(self, fetches: Sequence[Fetch], forget: int) -> None:
+        """See `Store.record_fetches`. One at a time, so that the bound on callers is exact."""
+        async with self._transaction() as db:
+            await db.execute("SELECT pg_advisory_xact_lock($1)", _RECORDING)
+            await db.execute(_FORGET_FETCHES, forget)
+            known = await db.fetch(rows.SELECT_CALLERS)
+            await db.executemany(_UPSERT_FETCH, rows.fetches_to_keep(fetches, known))
+
+    async def fetches(self) -> Sequence[Fetch]:
+        """See `Store.fetches`."""
+        with _translated():
+            return [Fetch(*row) for row in await self._pool.fetch(rows.SELECT_FETCHES)]
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work
         """See `Store.wake`. A message that came since the last call is not lost."""

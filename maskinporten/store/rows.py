@@ -3,13 +3,14 @@
 | Migration | Release | What changed |
 |---|---|---|
 | 0001_start | 0.1.0 | the counter, the entities, the audit trail |
+| 0002_jwk_fetch | 0.2.0 | which callers have fetched which key |
 
 Each migration runs under the previous release's code. An entity is one row: its kind, its name,
 the revision that last wrote it, and its fields as JSON. Unknown fields of a later release are
 passed over when they are read, so that two releases can share a database for a while.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import msgspec
 
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.client import Client
+from maskinporten.domain.evidence import MAX_CALLERS, Caller, Fetch, admitted
 from maskinporten.domain.registry import SHELVES, Change, Entity, Registry, Revision
 from maskinporten.domain.scope import DelegationSource, Organization, Prefix, Scope, ScopeAccess
 from maskinporten.domain.signing import SealedKey
@@ -53,6 +55,14 @@ SELECT_AUDIT_OF: Final = (
     "SELECT a.revision, a.body FROM audit_subject s JOIN audit a ON a.revision = s.revision "
     "WHERE s.subject = ? AND s.revision < ? ORDER BY s.revision DESC LIMIT ?"
 )
+SELECT_CALLERS: Final = "SELECT DISTINCT library, network FROM jwk_fetch"
+SELECT_FETCHES: Final = "SELECT library, network, kid, at FROM jwk_fetch"
+FORGET_FETCHES: Final = "DELETE FROM jwk_fetch WHERE at < ?"
+UPSERT_FETCH: Final = (
+    "INSERT INTO jwk_fetch (library, network, kid, at) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (library, network, kid) DO UPDATE SET at = excluded.at "
+    "WHERE jwk_fetch.at < excluded.at"
+)
 NO_REVISION: Final = 2**62  # above any revision there will be
 
 
@@ -87,6 +97,14 @@ def read_entity(kind: str, body: str) -> Entity | None:
         return None
     entity: Entity = decoder.decode(body)
     return entity
+
+
+def fetches_to_keep(fetches: Iterable[Fetch], known: Iterable[Sequence[str]]) -> list[Fetch]:
+    """Those of callers there is room for; sorted, so that two writers never wait in a ring."""
+    found = sorted(fetches)
+    inside = (Caller(*who) for who in known)
+    kept = admitted(inside, (fetch.caller for fetch in found), MAX_CALLERS)
+    return [fetch for fetch in found if fetch.caller in kept]
 
 
 def audit_body(entry: AuditEntry) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiosqlite
 
 from maskinporten.audit import AuditEntry
+from maskinporten.domain.evidence import Fetch
 from maskinporten.domain.registry import Change, Entity, Revision
 from maskinporten.errors import Unavailable
 from maskinporten.store import AuditRecord, Conflict, SchemaTooNew, Spending, rows
@@ -118,6 +119,18 @@ class SqliteStore:
             else:
                 found = await db.execute_fetchall(rows.SELECT_AUDIT_OF, (subject, bound, limit))
         return [AuditRecord(Revision(n), rows.read_audit(body)) for n, body in found]
+
+    async def record_fetches(self, fetches: Sequence[Fetch], forget: int) -> None:
+        """See `Store.record_fetches`."""
+        async with self._write() as db:
+            await db.execute(rows.FORGET_FETCHES, (forget,))
+            known = await db.execute_fetchall(rows.SELECT_CALLERS)
+            await db.executemany(rows.UPSERT_FETCH, rows.fetches_to_keep(fetches, known))
+
+    async def fetches(self) -> Sequence[Fetch]:
+        """See `Store.fetches`."""
+        async with self._read() as db:
+            return [Fetch(*row) for row in await db.execute_fetchall(rows.SELECT_FETCHES)]
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work
         """See `Store.wake`. A file tells nobody that it changed; looking often is cheap."""

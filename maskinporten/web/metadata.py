@@ -1,6 +1,7 @@
 """What the world may know of us: metadata (RFC 8414) and our public keys (RFC 7517)."""
 
 import hashlib
+from http.client import OK
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from maskinporten.domain.client import JWT_BEARER
 from maskinporten.domain.grant import ALGORITHMS
+from maskinporten.evidence import FetchLog
 from maskinporten.keyring import Keyring
 
 _METADATA_MAX_AGE = 3600  # seconds
@@ -29,7 +31,7 @@ def metadata(issuer: str) -> dict[str, Any]:
     }
 
 
-def metadata_routes(issuer: str, keyring: Keyring) -> list[BaseRoute]:
+def metadata_routes(issuer: str, keyring: Keyring, fetches: FetchLog) -> list[BaseRoute]:
     """The public documents, with validators for caches (RFC 9110 section 8.8.3)."""
     document = msgspec.json.encode(metadata(issuer))
     document_tag = f'"{hashlib.sha256(document).hexdigest()[:32]}"'
@@ -38,7 +40,13 @@ def metadata_routes(issuer: str, keyring: Keyring) -> list[BaseRoute]:
         return _cacheable(request, document, document_tag, _METADATA_MAX_AGE)
 
     async def jwk(request: Request) -> Response:
-        return _cacheable(request, keyring.key_set, keyring.etag, keyring.max_age)
+        answer = _cacheable(request, keyring.key_set, keyring.etag, keyring.max_age)
+        if request.method == "GET" and (answer.status_code == OK or keyring.etag in _held(request)):
+            peer = request.client.host if request.client else ""
+            headers = request.headers
+            forwarded = ",".join(headers.getlist("x-forwarded-for"))
+            fetches.saw(headers.get("user-agent", ""), peer, forwarded, keyring.kids)
+        return answer
 
     well_known = "/.well-known/oauth-authorization-server"
     return [
@@ -50,7 +58,12 @@ def metadata_routes(issuer: str, keyring: Keyring) -> list[BaseRoute]:
 
 def _cacheable(request: Request, body: bytes, tag: str, max_age: int) -> Response:
     headers = {"etag": tag, "cache-control": f"public, max-age={max_age}"}
-    known = request.headers.get("if-none-match", "")
-    if known == "*" or tag in (one.strip().removeprefix("W/") for one in known.split(",")):
+    if tag in (held := _held(request)) or "*" in held:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
+
+
+def _held(request: Request) -> list[str]:
+    """The entity tags that the caller says it holds, compared weakly (RFC 9110 section 13.1.2)."""
+    known = request.headers.get("if-none-match", "")
+    return [one.strip().removeprefix("W/") for one in known.split(",")]

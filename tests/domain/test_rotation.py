@@ -63,6 +63,10 @@ REFUSED = [
     pytest.param({"margin": SETTLE - 1}, "hears late", id="margin a second under the settling"),
     pytest.param({"period": 600 * DAY}, "certificate", id="two periods outlive the certificate"),
     pytest.param({"cache": -1}, "negative", id="a negative time"),
+    pytest.param({"patience": -1}, "negative", id="a negative patience"),
+    pytest.param({"evidence": -1}, "0 to 100", id="evidence below nothing"),
+    pytest.param({"evidence": 101}, "0 to 100", id="evidence of more than all"),
+    pytest.param({"evidence": 1, "patience": 500 * DAY}, "certificate", id="endless patience"),
 ]
 
 
@@ -79,6 +83,8 @@ def test_the_boundaries_are_allowed() -> None:
     """A second more on each side, and by hand alone."""
     RotationPolicy(lead=DAY + SETTLE, period=DAY + SETTLE, margin=SETTLE)
     RotationPolicy(period=0)
+    RotationPolicy(evidence=100, patience=0)
+    RotationPolicy(patience=500 * DAY)  # of no meaning without evidence
 
 
 def test_an_empty_registry_begins_with_a_key_and_its_spare() -> None:

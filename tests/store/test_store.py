@@ -12,6 +12,7 @@ import pytest
 
 from maskinporten.app import open_store
 from maskinporten.audit import AuditEntry
+from maskinporten.domain.evidence import MAX_CALLERS_OF_NETWORK, Fetch
 from maskinporten.domain.registry import Change, Entity, Revision
 from maskinporten.domain.scope import Prefix
 from maskinporten.errors import Unavailable
@@ -214,6 +215,26 @@ async def test_the_audit_trail_is_paged_newest_first_and_by_subject(opener: Open
     assert [r.entry.command for r in rest] == ["c0"]
     assert rest[0].entry == entry("c0", "1")
     await store.close()
+
+
+async def test_fetches_of_keys_are_kept_newest_first_forgotten_and_bounded(opener: Open) -> None:
+    """The newest of each caller and key; old ones leave; strangers do not fill the table."""
+    stores = [await opener(), await opener()]
+    old, late = Fetch("a/1", "10.0.0.0/16", "k1", NOW), Fetch("a/1", "10.0.0.0/16", "k1", NOW + 9)
+    other = Fetch("b/1", "10.0.0.0/16", "k1", NOW + 5)
+    await stores[0].record_fetches([late, other], NOW)
+    await stores[1].record_fetches([old], NOW)
+    assert sorted(await stores[0].fetches()) == [late, other]
+
+    invented = [Fetch(f"c/{n}", "10.0.0.0/16", "k1", NOW + 6) for n in range(50)]
+    await asyncio.gather(*(store.record_fetches(invented, NOW + 6) for store in stores))
+    found = await stores[1].fetches()
+    assert len(found) == MAX_CALLERS_OF_NETWORK
+    assert late in found
+    assert other not in found
+    assert await stores[0].changes_since(Revision(0)) == (0, ())
+    for store in stores:
+        await store.close()
 
 
 async def test_migrating_twice_is_migrating_once(opener: Open) -> None:
