@@ -241,7 +241,7 @@ async def test_migrating_twice_is_migrating_once(opener: Open) -> None:
     """Several nodes may start at the same time."""
     stores = await asyncio.gather(*(opener() for _ in range(5)))
 
-    assert {await store.migrate() for store in stores} == {len(rows.migrations())}
+    assert {await store.migrate() for store in stores} == {rows.migrations()[-1][0]}
     for store in stores:
         await store.close()
 
