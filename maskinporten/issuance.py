@@ -13,6 +13,7 @@ from maskinporten.domain.authorization import (
     authorize,
     entitle,
 )
+from maskinporten.domain.client import ClientId
 from maskinporten.domain.grant import (
     Assertion,
     Certificates,
@@ -54,7 +55,7 @@ class Issuance:
     issuer: str
     audiences: frozenset[str]
     registry: Callable[[], Registry]
-    signing_key: Callable[[], SigningKey]
+    signing_key: Callable[[ClientId], SigningKey]
     spend: Spend
     delegations: Delegations | None = None
     lifetime_rule: LifetimeRule = LifetimeRule.OVERRIDE
@@ -87,7 +88,7 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     )
     entitlement = entitle(grant, client, registry, s.lifetime_rule)
     authorization = authorize(entitlement, await _find_delegation(s, entitlement))
-    key = s.signing_key()
+    key = s.signing_key(authorization.client_id)
     await s.spend(grant.spend_key, grant.spent_until)
     jti = secrets.token_urlsafe(_JTI_OCTETS)
     return Issued(sign_token(authorization, key, s.issuer, now, jti), authorization, grant, signer)

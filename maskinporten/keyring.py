@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from maskinporten.domain.jwk import rsa_members, thumbprint
 from maskinporten.domain.registry import Registry
-from maskinporten.domain.rotation import RotationPolicy, max_age, of_stage
+from maskinporten.domain.rotation import RotationPolicy, max_age, next_key, of_stage
 from maskinporten.domain.signing import (
     CERTIFICATE_LIFE,
     DEFAULT_BITS,
@@ -28,6 +28,7 @@ from maskinporten.domain.signing import (
     SigningKey,
     Stage,
     published,
+    takes_part,
 )
 from maskinporten.errors import Unavailable
 
@@ -75,6 +76,8 @@ class Keyring:
         self._clock = clock
         self._keys: tuple[SealedKey, ...] = ()
         self._active: SigningKey | None = None
+        self._canary: tuple[SigningKey, int] | None = None  # and its percentage of the clients
+        self._next: SigningKey | None = None
         self._opened: dict[str, SigningKey] = {}
         self._loaded: object = None
 
@@ -92,6 +95,10 @@ class Keyring:
             key.kid: self._opened.get(key.kid) or self._open(key) for key in (*active, *prepared)
         }
         self._active = self._opened[active[-1].kid] if active else None
+        coming = next_key(keys)
+        self._next = self._opened[coming.kid] if coming else None
+        share = coming.canary if coming else 0
+        self._canary = (self._next, share) if self._next and share else None
         self._keys = keys
         self.kids = tuple(key.kid for key in keys if key.stage in PUBLISHED)
         self.key_set = msgspec.json.encode(published(keys))
@@ -103,11 +110,24 @@ class Keyring:
         """Seconds that a provider may keep the key set, from now."""
         return max_age(self._keys, self._policy, int(self._clock()))
 
-    def signing_key(self) -> SigningKey:
-        """The key that signs now. Raises Unavailable while there is none."""
+    def signing_key(self, client_id: str = "") -> SigningKey:
+        """The key that signs for the client now; without one, for those not on canary.
+
+        Raises Unavailable while there is none.
+        """
         if self._active is None:
             raise Unavailable("no signing key is active")
+        if self._canary is not None and client_id:
+            key, share = self._canary
+            if takes_part(key.kid, share, client_id):
+                return key
         return self._active
+
+    def next_key(self) -> SigningKey:
+        """The key that will sign after the active one. Raises Unavailable while there is none."""
+        if self._next is None:
+            raise Unavailable("no next signing key is published")
+        return self._next
 
     def prepare(self, now: int, bits: int = DEFAULT_BITS) -> SealedKey:
         """A fresh key with a self-signed certificate, sealed, not yet in the registry.

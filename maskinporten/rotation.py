@@ -8,8 +8,14 @@ from typing import Final
 from maskinporten.administration import administer
 from maskinporten.domain.evidence import WINDOW, reach
 from maskinporten.domain.registry import Change, Registry
-from maskinporten.domain.rotation import NEW_KEYS, RotationPolicy, Step, apply, next_step, of_stage
-from maskinporten.domain.signing import Stage
+from maskinporten.domain.rotation import (
+    NEW_KEYS,
+    RotationPolicy,
+    Step,
+    apply,
+    next_key,
+    next_step,
+)
 from maskinporten.errors import Unavailable
 from maskinporten.keyring import Keyring
 from maskinporten.replica import Replica
@@ -65,11 +71,11 @@ class Rotation:
 
     async def _reached(self, registry: Registry) -> int:
         """The percentage of the callers of /jwk that have the next key; asked only if it counts."""
-        prepared = of_stage(registry.signing_keys.values(), Stage.PREPARED)
-        if not self._policy.evidence or not prepared:
+        coming = next_key(registry.signing_keys.values())
+        if not self._policy.evidence or coming is None:
             return 0
         since = int(self._clock()) - WINDOW
-        return reach(await self._store.fetches(), prepared[0].kid, since).percent
+        return reach(await self._store.fetches(), coming.kid, since).percent
 
     async def _take(self, step: Step, reached: int) -> bool:
         """Whether it was our commit that took the step."""

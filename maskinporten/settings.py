@@ -98,6 +98,10 @@ class Settings:
     rotation_evidence: int = 0
     # Seconds an activation waits for them at most. Too many: a stranger can delay it that long.
     rotation_evidence_patience: int = 604_800
+    # Rising percentages of the clients whose tokens the next key signs first, as 1,10,50.
+    rotation_canary: str = ""
+    # Seconds that these steps take together, before the activation.
+    rotation_canary_time: int = 86_400
     # Networks of proxies whose X-Forwarded-For is believed. Too wide: callers invent their own.
     trusted_proxies: str = ""
 
@@ -137,6 +141,11 @@ class Settings:
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Where trusted proxies are. Raises ValueError."""
         return tuple(ip_network(text) for text in self.trusted_proxies.split())
+
+    @property
+    def canary_shares(self) -> tuple[int, ...]:
+        """The steps of the canary, in percent. Raises ValueError."""
+        return tuple(int(text) for text in self.rotation_canary.split(",") if text.strip())
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -185,6 +194,7 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
             "revocation_refresh",
             None if settings.revocation_refresh >= 1 else "must be at least 1 second",
         ),
+        ("rotation_canary", _shares_fault(settings)),
         ("trusted_proxies", _networks_fault(settings)),
         ("unknown_claims", _choice(settings.unknown_claims, "accept", "refuse")),
         ("lifetime_rule", _choice(settings.lifetime_rule, "override", "cap")),
@@ -196,6 +206,14 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
 
 def _choice(value: str, *allowed: str) -> str | None:
     return None if value in allowed else f"must be one of: {', '.join(allowed)}"
+
+
+def _shares_fault(settings: Settings) -> str | None:
+    try:
+        settings.canary_shares  # noqa: B018 - read for its fault
+    except ValueError:
+        return "must be percentages such as 1,10,50"
+    return None
 
 
 def _networks_fault(settings: Settings) -> str | None:
@@ -285,6 +303,8 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "rotation_margin": _read_number,
     "rotation_evidence": _read_number,
     "rotation_evidence_patience": _read_number,
+    "rotation_canary": str,
+    "rotation_canary_time": _read_number,
     "trusted_proxies": str,
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {

@@ -6,6 +6,7 @@ removed. Times decide when (`rotation`); this module holds the words.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Final, Protocol
 
 CERTIFICATE_LIFE: Final = 3 * 365 * 24 * 3600  # seconds, as enterprise certificates live
@@ -45,6 +46,23 @@ class SealedKey:
     activated: int = 0  # epoch seconds; 0: not yet
     retired: int = 0  # epoch seconds; 0: not yet
     removed: int = 0  # epoch seconds; 0: not yet
+    canary: int = 0  # percent of the clients whose tokens it signs while it is prepared
+    canary_at: int = 0  # epoch seconds at which `canary` was last set; 0: never
+
+    @property
+    def called_back(self) -> bool:
+        """Whether it was on canary, and an operator went back. It is not activated by itself."""
+        return self.stage is Stage.PREPARED and not self.canary and self.canary_at > 0
+
+
+def takes_part(kid: str, share: int, client_id: str) -> bool:
+    """Whether the client is among the `share` percent whose tokens a key on canary signs.
+
+    The same clients on every worker, each key beginning with others; whoever takes part in a
+    small share does in a larger one.
+    """
+    digest = sha256(f"{kid} {client_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 100 < share
 
 
 class SigningKey(Protocol):

@@ -1,13 +1,15 @@
 """Rotation by property: no provider meets an unknown key, no living token loses its key."""
 
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
+from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskinporten.domain.canary import call_back, needed_until, put_on_canary
 from maskinporten.domain.client import MAX_TOKEN_LIFETIME
 from maskinporten.domain.rotation import (
     DAY,
@@ -20,7 +22,10 @@ from maskinporten.domain.rotation import (
     activation_at,
     apply,
     max_age,
+    next_key,
     next_step,
+    of_stage,
+    ready_at,
     removal_at,
 )
 from maskinporten.domain.signing import PUBLISHED, SealedKey, Stage
@@ -44,9 +49,11 @@ def moved(keys: dict[str, SealedKey], step: Step, now: int) -> dict[str, SealedK
     return keys | {key.kid: key for key in written}
 
 
-def settled(keys: dict[str, SealedKey], policy: RotationPolicy, now: int) -> dict[str, SealedKey]:
+def settled(
+    keys: dict[str, SealedKey], policy: RotationPolicy, now: int, reached: int = 0
+) -> dict[str, SealedKey]:
     """The keys after every step that is due."""
-    while (step := next_step(list(keys.values()), policy, now)) is not None:
+    while (step := next_step(list(keys.values()), policy, now, reached)) is not None:
         keys = moved(keys, step, now)
     return keys
 
@@ -63,6 +70,15 @@ REFUSED = [
     pytest.param({"margin": SETTLE - 1}, "hears late", id="margin a second under the settling"),
     pytest.param({"period": 600 * DAY}, "certificate", id="two periods outlive the certificate"),
     pytest.param({"cache": -1}, "negative", id="a negative time"),
+    pytest.param({"ramp": -1}, "negative", id="a negative ramp"),
+    pytest.param({"canary": (0, 10)}, "rising", id="a canary of nobody"),
+    pytest.param({"canary": (10, 100)}, "rising", id="a canary of all"),
+    pytest.param({"canary": (10, 5)}, "rising", id="a canary that falls"),
+    pytest.param({"canary": (5, 5)}, "rising", id="a canary that stands"),
+    pytest.param({"canary": (1, 2), "ramp": 119}, "60 s", id="a step under the settling"),
+    pytest.param(
+        {"canary": (1,), "period": 3 * DAY - 1}, "not be ready", id="period a second under both"
+    ),
     pytest.param({"patience": -1}, "negative", id="a negative patience"),
     pytest.param({"evidence": -1}, "0 to 100", id="evidence below nothing"),
     pytest.param({"evidence": 101}, "0 to 100", id="evidence of more than all"),
@@ -83,6 +99,7 @@ def test_the_boundaries_are_allowed() -> None:
     """A second more on each side, and by hand alone."""
     RotationPolicy(lead=DAY + SETTLE, period=DAY + SETTLE, margin=SETTLE)
     RotationPolicy(period=0)
+    RotationPolicy(canary=(1, 99), ramp=2 * SETTLE, period=2 * DAY + 2 * SETTLE)
     RotationPolicy(evidence=100, patience=0)
     RotationPolicy(patience=500 * DAY)  # of no meaning without evidence
 
@@ -154,48 +171,121 @@ def test_the_key_set_may_be_kept_shorter_as_an_activation_nears(
     assert max_age(keys, POLICY, NOW + POLICY.period + from_due) == expected
 
 
-@given(
-    period=st.integers(DAY + SETTLE, 40 * DAY),
-    cache=st.integers(0, DAY),
-    looks=st.lists(st.integers(1, 15 * DAY), min_size=1, max_size=60),
-    fetches=st.lists(st.integers(0, DAY), min_size=1, max_size=8),
-)
-def test_no_provider_meets_an_unknown_key_and_no_living_token_loses_its_key(
-    period: int, cache: int, looks: list[int], fetches: list[int]
-) -> None:
-    """Rotation runs at arbitrary moments; caches and tokens live as long as they may.
-
-    Each look is a moment at which some worker wakes. Between two looks the key set stands still.
-    A token is signed at the first and at the last second of each stretch, and is shown at its
-    birth and at its death to providers whose copies are of every age they may have.
-    """
-    policy = RotationPolicy(
-        period=max(period, cache + SETTLE),
+POLICIES = st.builds(
+    lambda cache, period, margin, ramp, canary, evidence, patience: RotationPolicy(
+        period=max(period, cache + SETTLE + ramp),
         lead=cache + SETTLE,
         cache=cache,
         max_age=min(cache, HOUR),
-    )
+        margin=margin,
+        ramp=ramp,
+        canary=canary,
+        evidence=evidence,
+        patience=patience,
+    ),
+    cache=st.integers(0, DAY),
+    period=st.integers(0, 40 * DAY),
+    margin=st.sampled_from([SETTLE, HOUR, DAY]),
+    ramp=st.integers(3 * SETTLE, 3 * DAY),
+    canary=st.sampled_from([(), (50,), (1, 10, 50)]),
+    evidence=st.sampled_from([0, 50, 100]),
+    patience=st.integers(0, 9 * DAY),
+)
+PAUSES = st.one_of(st.integers(1, 2 * HOUR), st.integers(HOUR, 3 * DAY), st.integers(DAY, 45 * DAY))
+DEEDS = st.sampled_from(
+    ["look", "prepare", "activate", "revoke", *3 * ["canary", "call back", "take away"]]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    policy=POLICIES,
+    life=st.lists(st.tuples(PAUSES, DEEDS, st.integers(0, 99)), min_size=20, max_size=40),
+    ages=st.lists(st.integers(0, DAY), max_size=4),
+)
+def test_no_provider_meets_an_unknown_key_and_no_living_token_loses_its_key(
+    policy: RotationPolicy, life: list[tuple[int, str, int]], ages: list[int]
+) -> None:
+    """Whatever happens at whatever moment; caches and tokens live as long as they may.
+
+    At each moment some worker looks, or an operator does what the rules allow; each is followed by
+    every step that is due. Between two moments the key set stands still. Each key that signs then
+    (the active one, and one on canary) signs a token at the first and the last second of that
+    stretch. Each token is shown at its birth and its death to providers whose copies are of every
+    age they may have. Revoked keys are excused from then on, and a key that had to sign in the
+    place of one is until it is ready.
+    """
     now = NOW
     keys = settled({}, policy, now)
-    begins: list[int] = []  # each stretch's first second
-    sets: list[frozenset[str]] = []  # what was published in it
-    signers: list[str] = []
-    for pause in looks:
-        begins.append(now)
-        sets.append(frozenset(k.kid for k in keys.values() if k.stage in PUBLISHED))
-        (signer,) = staged(keys, Stage.ACTIVE)
-        signers.append(signer)
-        assert staged(keys, Stage.PREPARED), "there is always a spare"
+    excused: dict[str, int] = {}  # since when a kid is revoked
+    early: dict[str, int] = {}  # when a kid that signs in place of a revoked one is ready
+    stretches: list[tuple[int, int, frozenset[str], list[str]]] = []
+    for pause, deed, number in life:
+        shown = frozenset(k.kid for k in keys.values() if k.stage in PUBLISHED)
+        signers = [k.kid for k in keys.values() if k.stage is Stage.ACTIVE or k.canary]
+        assert len(staged(keys, Stage.ACTIVE)) == 1
+        assert next_key(keys.values()) is not None, "there is always a spare"
+        assert len(signers) <= 2
+        stretches.append((now, now + pause, shown, signers))
         now += pause
-        keys = settled(keys, policy, now)
+        if deed == "revoke":
+            keys = revoked(keys, policy, now, number, excused, early)
+        else:
+            keys = done(keys, policy, now, deed, number)
+        keys = settled(keys, policy, now, number)
 
     def published(at: int) -> frozenset[str]:
-        return next(s for b, s in reversed(list(zip(begins, sets, strict=True))) if b <= at)
+        return next(shown for begin, end, shown, _ in stretches if begin <= at < end)
 
-    for number, signer in enumerate(signers):
-        ends = begins[number + 1] if number + 1 < len(begins) else now
-        for signed in {begins[number], ends - 1}:
-            for shown in (signed, signed + MAX_TOKEN_LIFETIME):
-                for age in {min(fetch, cache) for fetch in fetches} | {0, cache}:
-                    if NOW <= shown - age < now:
-                        assert signer in published(shown - age)
+    for begin, end, _, signers in stretches:
+        for signer, signed in product(signers, {begin, end - 1}):
+            for lived in (0, MAX_TOKEN_LIFETIME):
+                for age in {min(a, policy.cache) for a in ages} | {0, policy.cache}:
+                    fetched = signed + lived - age
+                    living = early.get(signer, 0) <= signed + lived < excused.get(signer, inf)
+                    if living and NOW <= fetched < now:
+                        assert signer in published(fetched)
+
+
+def done(
+    keys: dict[str, SealedKey], policy: RotationPolicy, now: int, deed: str, number: int
+) -> dict[str, SealedKey]:
+    """The keys after an operator has done what the rules allow; as they were, where they do not."""
+    held = list(keys.values())
+    prepared = of_stage(held, Stage.PREPARED)
+    if deed == "canary":
+        try:
+            change = put_on_canary(held, number, policy, now)
+        except ValueError:
+            return keys
+        return keys | {key.kid: key for key in change}
+    if deed == "call back":
+        return keys | {key.kid: key for key in call_back(held, now)}
+    if deed == "prepare" and len(prepared) < 4:
+        return moved(keys, Step(Act.PREPARE), now)
+    if deed == "activate" and prepared and ready_at(prepared[0], policy) <= now:
+        return moved(keys, Step(Act.ACTIVATE, prepared[0].kid), now)
+    if deed == "take away":
+        for key in prepared:
+            if not key.canary and needed_until(key, policy, now) <= now:
+                return moved(keys, Step(Act.REMOVE, key.kid), now)
+    return keys
+
+
+def revoked(
+    keys: dict[str, SealedKey],
+    policy: RotationPolicy,
+    now: int,
+    number: int,
+    excused: dict[str, int],
+    early: dict[str, int],
+) -> dict[str, SealedKey]:
+    """The keys without one of those that are published, and who is excused by that."""
+    for key in [key for key in keys.values() if key.stage in PUBLISHED][number % 6 :][:1]:
+        excused[key.kid] = now
+        keys = moved(keys, Step(Act.REMOVE, key.kid), now)
+        if not staged(keys, Stage.ACTIVE):
+            keys = settled(keys, policy, now)
+            (signer,) = (keys[kid] for kid in staged(keys, Stage.ACTIVE))
+            early[signer.kid] = ready_at(signer, policy)
+    return keys

@@ -1,0 +1,54 @@
+"""A canary by hand: the next key signs for some of the clients, and may be called back at once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from maskinporten.domain.client import MAX_TOKEN_LIFETIME
+from maskinporten.domain.rotation import SHARES, RotationPolicy, of_stage, ready_at
+from maskinporten.domain.signing import SealedKey, Stage
+
+
+def put_on_canary(
+    keys: Sequence[SealedKey], share: int, policy: RotationPolicy, now: int, kid: str = ""
+) -> tuple[SealedKey, ...]:
+    """What to write so that a prepared key signs for `share` percent of the clients.
+
+    Without `kid` it is the key that is on canary, or the one published first. Another that was on
+    canary is called back. Raises ValueError with a sentence.
+    """
+    if share not in SHARES:
+        raise ValueError("the share must be a percentage from 1 to 99; `activate` gives the rest")
+    prepared = of_stage(keys, Stage.PREPARED)
+    running = [key for key in prepared if key.canary]
+    found = [key for key in prepared if key.kid == kid] if kid else (running or prepared)[:1]
+    if not found:
+        raise ValueError(f"no prepared key is named {kid}" if kid else "no key is prepared")
+    (chosen,) = found
+    early = ready_at(chosen, policy) - now
+    if early > 0:
+        raise ValueError(
+            f"{chosen.kid} may not sign for another {early} s: "
+            "providers may hold a key set from before it was published"
+        )
+    others = tuple(key for key in running if key is not chosen)
+    return (*call_back(others, now), replace(chosen, canary=share, canary_at=now))
+
+
+def call_back(keys: Sequence[SealedKey], now: int) -> tuple[SealedKey, ...]:
+    """What to write so that the active key signs for everyone again.
+
+    The key stays in /jwk, so that what it signed stays valid; it is not activated by itself.
+    """
+    running = (key for key in of_stage(keys, Stage.PREPARED) if key.canary)
+    return tuple(replace(key, canary=0, canary_at=now) for key in running)
+
+
+def needed_until(key: SealedKey, policy: RotationPolicy, now: int) -> int:
+    """Until when a prepared key must stand in /jwk for what it signed on canary (epoch seconds).
+
+    0 where it signed nothing. While it is on canary, it is as if it signed a moment ago.
+    """
+    if not key.canary_at:
+        return 0
+    last = now if key.canary else key.canary_at
+    return last + MAX_TOKEN_LIFETIME + policy.margin

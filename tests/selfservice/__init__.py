@@ -1,1 +1,0 @@
-"""The self-service API, over HTTP and by its rules."""
