@@ -43,8 +43,11 @@ from maskinporten.store.sqlite import open_sqlite
 from maskinporten.trust import Trust, read_trust
 from maskinporten.web import error_pages
 from maskinporten.web.answers import error_body, json_response, refused_by, trace_id
+from maskinporten.web.bearer import OwnTokens
 from maskinporten.web.metadata import metadata_routes
 from maskinporten.web.operations import operations_routes
+from maskinporten.web.selfservice.desk import Desk
+from maskinporten.web.selfservice.routes import selfservice_routes
 from maskinporten.web.token import TokenEndpoint
 
 CLIENT_METHODS: Final = ("private_key_jwt", "virksomhetssertifikat", "QCForESeal", "CForESeal")
@@ -200,10 +203,13 @@ async def _stop(loop: "asyncio.Task[None]") -> None:
 
 def routes(services: Services) -> list[BaseRoute]:
     """Every path but /token."""
+    tokens = OwnTokens(services.settings.issuer, lambda: services.keyring.key_set, services.clock)
+    desk = Desk(tokens, services.store, services.replica, services.clock)
     return [
         *metadata_routes(services.settings.issuer, services.keyring, services.fetches),
         *error_pages.routes,
         *operations_routes(services.status, services.metrics, services.measure),
+        *selfservice_routes(desk),
     ]
 
 

@@ -93,6 +93,19 @@ class Reason(Enum):
         "Invalid values in authorization_details. {}")
     SYSTEM_USER_UNKNOWN    = "MP-303", "invalid_altinn_customer_configuration", 400, (
         "Invalid values in authorization_details. {}")
+    # RFC 6750, RFC 9110: the self-service API
+    ACCESS_TOKEN_MISSING   = None, "invalid_token", 401, (
+        "Send an access token: Authorization: Bearer …")
+    ACCESS_TOKEN_INVALID   = None, "invalid_token", 401, "The access token does not hold. {}"
+    ADMIN_SCOPE_MISSING    = None, "insufficient_scope", 403, (
+        "The access token needs one of the scopes {}")
+    NOT_YOURS              = None, "not_found", 404, "There is no such {} among yours"
+    NOT_OWNER              = None, "forbidden", 403, (
+        "The {} does not exist, or another organisation owns it")
+    INPUT_INVALID          = None, "invalid_request", 400, "Invalid input. {}"
+    STATE_CONFLICT         = None, "conflict", 409, "{}"
+    CHANGED_MEANWHILE      = None, "precondition_failed", 412, (
+        "It has changed since you read it; read it again, then change it")
     # ourselves
     TEMPORARILY_AWAY       = None, "temporarily_unavailable", 503, (
         "The request could not be answered just now, and may be repeated as it is")

@@ -59,15 +59,21 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres: str, runner: asyncio.Runner) -> str:
     """A fresh database."""
+    return runner.run(_fresh_database(postgres))
+
+
+@pytest.fixture
+def other_postgres_url(postgres: str, runner: asyncio.Runner) -> str:
+    """A second fresh database, beside the first."""
+    return runner.run(_fresh_database(postgres))
+
+
+async def _fresh_database(server: str) -> str:
     name = f"test_{secrets.token_hex(6)}"
-
-    async def create() -> None:
-        connection = await asyncpg.connect(postgres)
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-
-    runner.run(create())
-    return postgres.replace("/postgres?", f"/{name}?")
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return server.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture

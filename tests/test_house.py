@@ -33,7 +33,7 @@ def test_module(path: Path) -> None:
     assert path.stem in LONGER or len(path.read_text().splitlines()) <= MAX_LINES
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "domain").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "domain").rglob("*.py")), ids=lambda p: p.name)
 def test_rules_do_not_wait(path: Path) -> None:
     """Nothing in the domain is asynchronous."""
     waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)

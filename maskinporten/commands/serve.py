@@ -14,6 +14,7 @@ from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.http import HTTP1Settings
 
 from maskinporten.app import open_services
+from maskinporten.backup import find_restoration, findings
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.settings import PREFIX, Settings
 
@@ -58,9 +59,19 @@ def verify_address(host: str, port: int) -> None:
 
 
 async def prepare(settings: Settings) -> None:
-    """Open everything once before a worker does: a fault is one sentence, not one per worker."""
-    async with open_services(settings):
-        pass
+    """Open everything once before a worker does: a fault is one sentence, not one per worker.
+
+    On a restored database it waits until every grant that was spent before is dead.
+    """
+    async with open_services(settings) as services:
+        now = int(services.clock())
+        keys = tuple(services.replica.registry.signing_keys.values())
+        restoration = await find_restoration(services.store)
+        newest = await services.store.newest_spent()
+    for sentence in findings(restoration, newest, keys, now):
+        print(f"maskinporten: {sentence}", file=sys.stderr, flush=True)
+    if restoration is not None:
+        await asyncio.sleep(restoration.wait(now))
 
 
 def run_server(settings: Settings) -> None:

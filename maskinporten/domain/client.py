@@ -74,6 +74,7 @@ class Client:
     onbehalfof: tuple[OnBehalfOf, ...] = ()
     # Members that mean nothing to machine tokens but are the owner's to keep (redirect_uris, …).
     passive: Mapping[str, Any] = field(default_factory=dict)
+    request: str | None = None  # SHA-256 of the request that made it, so that a repeat is known
     created: str = ""
     last_updated: str = ""
 

@@ -68,7 +68,7 @@ def declare_prefix(
     if owner is None:
         return None
     made = Prefix(prefix=name, owner_orgno=owner, active=found.get("active", True))
-    return _dated(made, current.get(name), found, now)
+    return dated(made, current.get(name), found, now)
 
 
 def declare_organization(
@@ -90,7 +90,7 @@ def declare_delegation_source(
     if not reader.required(found, "name", "issuer"):
         return None
     made = DelegationSource(name=found["name"], issuer=found["issuer"])
-    return _dated(made, current.get(made.issuer), found, now)
+    return dated(made, current.get(made.issuer), found, now)
 
 
 def declare_scope(
@@ -134,7 +134,7 @@ def declare_scope(
     }
     base = before or Scope(name=name, owner_orgno=prefix.owner_orgno, description="")
     made = replace(base, **fields, texts=texts or base.texts, owner_orgno=prefix.owner_orgno)
-    return _dated(made, before, found, now)
+    return dated(made, before, found, now)
 
 
 def _scope_name(reader: Reader, found: Mapping[str, Any]) -> ScopeName | None:
@@ -175,7 +175,7 @@ def declare_access(
         consumer_orgno=consumer,
         state=found.get("state", AccessState.APPROVED),
     )
-    return _dated(made, current.get((scope.name, consumer)), found, now)
+    return dated(made, current.get((scope.name, consumer)), found, now)
 
 
 def declare_client(
@@ -220,36 +220,46 @@ def declare_client(
         **{name: found[name] for name in chosen if name in found},
     )
     _verify_machine_client(reader, made)
-    return None if reader.faults else _dated(made, before, found, now)
+    return None if reader.faults else dated(made, before, found, now)
 
 
 def _declare_customers(
     reader: Reader, entries: tuple[Any, ...], before: tuple[OnBehalfOf, ...], now: int
 ) -> tuple[OnBehalfOf, ...]:
     """The whole list of customers the client may act for; one bad entry refuses them all."""
-    known = {entry.onbehalfof: entry for entry in before}
     made: dict[str, OnBehalfOf] = {}
     for number, data in enumerate(entries):
-        inner = Reader(f"{reader.path}.onbehalfof[{number}]")
-        found = inner.members(data, OnBehalfOfMembers)
-        orgno = None
-        if inner.required(found, "onbehalfof", "orgno"):
-            orgno = inner.orgno(found, "orgno")
-        if found.get("onbehalfof") in made:
-            inner.fault("onbehalfof", f"stands twice: {found['onbehalfof']}")
+        path = f"{reader.path}.onbehalfof" if reader.path else "onbehalfof"
+        inner = Reader(f"{path}[{number}]")
+        entry = declare_customer(inner, data, before, now)
+        if entry is not None and entry.onbehalfof in made:
+            inner.fault("onbehalfof", f"stands twice: {entry.onbehalfof}")
         reader.faults += inner.faults
-        if orgno is None or inner.faults:
-            continue
-        entry = OnBehalfOf(
-            onbehalfof=found["onbehalfof"],
-            name=found.get("name", found["onbehalfof"]),
-            orgno=orgno,
-            description=found.get("description", ""),
-            uri=found.get("uri", found.get("client_uri")),
-            logo_uri=found.get("logo_uri"),
-        )
-        made[entry.onbehalfof] = _dated(entry, known.get(entry.onbehalfof), found, now)
+        if entry is not None:
+            made[entry.onbehalfof] = entry
     return tuple(made.values())
+
+
+def declare_customer(
+    reader: Reader, data: Any, before: tuple[OnBehalfOf, ...], now: int
+) -> OnBehalfOf | None:
+    """One customer the client may act for; None where it has a fault."""
+    found = reader.members(data, OnBehalfOfMembers)
+    orgno = None
+    if reader.required(found, "onbehalfof", "orgno"):
+        orgno = reader.orgno(found, "orgno")
+    if orgno is None or reader.faults:
+        return None
+    entry = OnBehalfOf(
+        onbehalfof=found["onbehalfof"],
+        name=found.get("name", found["onbehalfof"]),
+        orgno=orgno,
+        description=found.get("description", ""),
+        uri=found.get("uri", found.get("client_uri")),
+        logo_uri=found.get("logo_uri"),
+    )
+    known = next((one for one in before if one.onbehalfof == entry.onbehalfof), None)
+    return dated(entry, known, found, now)
 
 
 def _passive(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,7 +312,7 @@ def verify_client_scopes(
             reader.fault(where, f"{client.client_orgno} has no access to the scope {name}")
 
 
-def _dated(made: _E, before: Any, found: Mapping[str, Any], now: int) -> _E:
+def dated(made: _E, before: Any, found: Mapping[str, Any], now: int) -> _E:
     """`made` with its two times; `before` itself where nothing else differs."""
     entity: Any = made
     dated: _E

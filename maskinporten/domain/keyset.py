@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from maskinporten.domain.client import MAX_KEY_LIFETIME, MAX_KEYS, ClientKey, is_key_id
 from maskinporten.domain.grant import ALGORITHMS
 from maskinporten.domain.jwk import Unfit, read_rsa_jwk, rsa_members, thumbprint
+from maskinporten.domain.members import instant
 
 FaultAt = Callable[[str, str], None]
 _MEMBERS: Final = frozenset(
@@ -24,11 +25,18 @@ _MEMBERS: Final = frozenset(
 
 
 def declare_keys(
-    fault: FaultAt, path: str, jwks: Any, before: tuple[ClientKey, ...], now: int
+    fault: FaultAt,
+    path: str,
+    jwks: Any,
+    before: tuple[ClientKey, ...],
+    now: int,
+    *,
+    renew: bool = False,
 ) -> tuple[ClientKey, ...]:
     """The whole new set, or the faults; one bad key refuses them all (RFC 7517 section 5).
 
-    A key that stood there before, unchanged, keeps its expiry unless another is given.
+    A key that stood there before, unchanged, keeps its expiry unless another is given, or unless
+    posting it again is to `renew` it.
     """
     found = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(found, list) or jwks.keys() - {"keys", "created", "last_updated"}:
@@ -41,7 +49,7 @@ def declare_keys(
     made: list[ClientKey] = []
     for number, jwk in enumerate(found):
         where = f"{path}.keys[{number}]"
-        key = declare_key(fault, where, jwk, known, now)
+        key = declare_key(fault, where, jwk, known, now, renew=renew)
         if key is not None and any(other.kid == key.kid for other in made):
             fault(f"{where}.kid", f"stands twice: {key.kid}")
         elif key is not None:
@@ -50,7 +58,13 @@ def declare_keys(
 
 
 def declare_key(
-    fault: FaultAt, path: str, jwk: Any, known: Mapping[str, ClientKey], now: int
+    fault: FaultAt,
+    path: str,
+    jwk: Any,
+    known: Mapping[str, ClientKey],
+    now: int,
+    *,
+    renew: bool = False,
 ) -> ClientKey | None:
     """One public key, or None with its fault."""
     if not isinstance(jwk, Mapping):
@@ -71,20 +85,26 @@ def declare_key(
     for name in sorted(jwk.keys() - _MEMBERS):
         fault(f"{path}.{name}", "is not a member of a key")
     x5c = _read_x5c(fault, path, jwk.get("x5c"), n)
-    key = ClientKey(kid=str(kid), n=n, e=e, alg=alg, x5c=x5c, exp=now + MAX_KEY_LIFETIME)
-    before = known.get(key.kid)
-    same = before is not None and replace(before, exp=0, created="", last_updated="") == replace(
-        key, exp=0
-    )
+    before, at = known.get(str(kid)), instant(now)
+    key = ClientKey(
+        kid=str(kid), n=n, e=e, alg=alg, x5c=x5c, exp=now + MAX_KEY_LIFETIME,
+        created=at, last_updated=at,
+    )  # fmt: skip
     exp = jwk.get("exp")
-    if before is not None and same and exp in {None, before.exp}:
-        return before
+    if before is not None and _undated(before) == _undated(key):
+        if exp == before.exp or (exp is None and not renew):
+            return before
+        key = replace(key, created=before.created)
     if exp is None:
         return key
     if isinstance(exp, bool) or not isinstance(exp, int) or not now < exp <= key.exp:
         fault(f"{path}.exp", "must be in the future, at most a year (365 days) ahead")
         return None
     return replace(key, exp=exp)
+
+
+def _undated(key: ClientKey) -> ClientKey:
+    return replace(key, exp=0, created="", last_updated="")
 
 
 def _read_x5c(fault: FaultAt, path: str, x5c: Any, n: str) -> tuple[str, ...]:

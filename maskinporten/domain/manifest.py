@@ -46,6 +46,7 @@ def plan(document: Mapping[str, Any], registry: Registry, now: int) -> Change:
         if not isinstance(entries, list):
             faults.append(Fault(section, "must be an array"))
             continue
+        declared: list[Entity] = []
         for number, data in enumerate(entries):
             reader = Reader(f"{section}[{number}]")
             entity = _declare(section, reader, data, ahead, now)
@@ -56,7 +57,8 @@ def plan(document: Mapping[str, Any], registry: Registry, now: int) -> Change:
             if (section, name) in written:
                 faults.append(Fault(reader.path, f"stands twice: {name}"))
             written[section, name] = entity
-            ahead = ahead.with_entities(ahead.revision, [entity])
+            declared.append(entity)
+        ahead = ahead.with_entities(ahead.revision, declared)
     if faults:
         raise InvalidInput(tuple(faults))
     return Change(tuple(e for e in written.values() if _standing(e, registry)[2] != e))
@@ -154,6 +156,7 @@ def _client(client: Client) -> dict[str, Any]:
         for name in ("created", "last_updated"):
             key.pop(name, None)
     passive = fields.pop("passive")
+    fields.pop("request", None)
     customers = [_without_nulls(entry) for entry in fields.pop("onbehalfof")]
     return {
         **fields,

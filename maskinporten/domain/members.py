@@ -24,6 +24,7 @@ Seconds = Annotated[int, Meta(ge=0, le=10 * 365 * 24 * 3600)]
 PositiveSeconds = Annotated[int, Meta(ge=1, le=24 * 3600)]
 Uris = Annotated[tuple[Uri, ...], Meta(max_length=100)]
 
+_SLIP: Final = 0.88  # likeness from which an unknown member is taken for a known one, misspelt
 SCOPE_TEXT: Final = re.compile(r"(long_)?description(#[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?")
 
 
@@ -147,11 +148,16 @@ class DelegationSourceMembers(Struct):
 
 
 class Reader:
-    """Collects the faults of one declaration, each with its path."""
+    """Collects the faults of one declaration, each with its path.
 
-    def __init__(self, path: str) -> None:
+    A tolerant one passes over members that nobody knows, as the self-service API has always done,
+    unless they look like a slip of the pen.
+    """
+
+    def __init__(self, path: str, *, tolerant: bool = False) -> None:
         self.path = path
         self.faults: list[Fault] = []
+        self._tolerant = tolerant
         self._is_object = True
 
     def fault(self, member: str, sentence: str) -> None:
@@ -169,7 +175,7 @@ class Reader:
         found: dict[str, Any] = {}
         for name, value in data.items():
             if name not in types:
-                if name not in also:
+                if name not in also and not self._passes_over(name, types):
                     self.fault(name, "is not a member; " + _nearest(name, [*types, *also]))
             elif value is not None:
                 try:
@@ -177,6 +183,9 @@ class Reader:
                 except msgspec.ValidationError as fault:
                     self._mistyped(name, str(fault))
         return found
+
+    def _passes_over(self, name: str, known: Iterable[str]) -> bool:
+        return self._tolerant and not get_close_matches(name, known, n=1, cutoff=_SLIP)
 
     def _mistyped(self, name: str, said: str) -> None:
         sentence, _, place = said.partition(" - at `$")

@@ -1,5 +1,6 @@
 """Everything Maskinporten has registered, as one value at one revision."""
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,15 @@ class Registry:
     delegation_sources: Shelf[str, DelegationSource] = field(default_factory=Shelf)
     organizations: Shelf[OrgNo, Organization] = field(default_factory=Shelf)
     signing_keys: Shelf[str, SealedKey] = field(default_factory=Shelf)
+    index: Shelf[tuple[str, str, Any], tuple[Any, ...]] = field(default_factory=Shelf)
+
+    def names(self, shelf: str, member: str = "", value: Any = "") -> tuple[Any, ...]:
+        """The names, sorted, of what on that shelf has that value; found without a search.
+
+        Members: see `TAGS`. Without one, everything on the shelf (scopes and prefixes only).
+        """
+        found: tuple[Any, ...] = self.index.get((shelf, member, value), ())
+        return found
 
     def client(self, client_id: ClientId) -> Client:
         """The active client of that id. Raises Refused: CLIENT_UNKNOWN."""
@@ -95,17 +105,38 @@ class Registry:
 
     def prefixes_of(self, orgno: OrgNo) -> tuple[str, ...]:
         """The active prefixes an organisation owns, sorted."""
-        owned = (p for p in self.prefixes.values() if p.owner_orgno == orgno and p.active)
-        return tuple(sorted(prefix.prefix for prefix in owned))
+        owned = self.names("prefixes", "owner_orgno", orgno)
+        return tuple(name for name in owned if self.prefixes[name].active)
 
     def with_entities(self, revision: Revision, entities: Iterable[Entity]) -> "Registry":
         """The registry after these entities were written; costs what is written."""
-        changes: dict[str, list[tuple[Any, Entity]]] = defaultdict(list)
+        changes: dict[str, dict[Any, Entity]] = defaultdict(dict)
         for entity in entities:
             shelf, key_of = SHELVES[type(entity)]
-            changes[shelf].append((key_of(entity), entity))
-        shelves = {name: getattr(self, name).updated(found) for name, found in changes.items()}
-        return replace(self, revision=revision, **shelves)
+            changes[shelf][key_of(entity)] = entity
+        shelves = {n: getattr(self, n).updated(found.items()) for n, found in changes.items()}
+        index = self.index.updated(self._reindexed(changes))
+        return replace(self, revision=revision, index=index, **shelves)
+
+    def _reindexed(
+        self, changes: Mapping[str, Mapping[Any, Entity]]
+    ) -> Iterator[tuple[tuple[str, str, Any], tuple[Any, ...]]]:
+        """The lists of names that become others; most changes touch none."""
+        come: dict[tuple[str, str, Any], list[Any]] = defaultdict(list)
+        gone: dict[tuple[str, str, Any], set[Any]] = defaultdict(set)
+        for shelf, written in changes.items():
+            standing = getattr(self, shelf)
+            for name, entity in written.items():
+                replaced = standing.get(name)
+                tags, before = _tags(entity), _tags(replaced)
+                for tag in tags - before:
+                    come[shelf, *tag].append(name)
+                for tag in before - tags:
+                    gone[shelf, *tag].add(name)
+        for key in come.keys() | gone.keys():
+            leaving = gone.get(key, ())
+            found = [name for name in self.index.get(key, ()) if name not in leaving]
+            yield key, _with_names(found, come.get(key, []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +156,29 @@ SHELVES: Final[Mapping[type, tuple[str, Callable[[Any], Any]]]] = {
     SealedKey: ("signing_keys", lambda key: key.kid),
 }
 """For each kind of entity: the shelf it stands on, and what it is called there."""
+
+TAGS: Final[Mapping[type, tuple[str, ...]]] = {
+    Prefix: ("owner_orgno", ""),
+    Scope: ("owner_orgno", "accessible_for_all", ""),
+    ScopeAccess: ("owner_orgno", "consumer_orgno", "scope"),
+    Client: ("client_orgno", "supplier_orgno"),
+}
+"""By which members each kind of entity can be found without a search; "" stands for all of them."""
+
+_FEW: Final = 16  # names that are put in their places one by one
+
+
+def _tags(entity: Entity | None) -> frozenset[tuple[str, Any]]:
+    members = TAGS.get(type(entity), ())
+    values = ((m, getattr(entity, m) if m else "") for m in members)
+    return frozenset((m, value) for m, value in values if value not in {None, False})
+
+
+def _with_names(names: list[Any], further: list[Any]) -> tuple[Any, ...]:
+    if len(further) <= _FEW:
+        for name in further:
+            insort(names, name)
+    else:
+        names.extend(further)
+        names.sort()
+    return tuple(names)

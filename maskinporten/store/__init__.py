@@ -6,9 +6,9 @@ feed. And writes are rare: one counter row can put them in order, so that no fol
 one.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.evidence import Fetch
@@ -87,6 +87,24 @@ class Store(Protocol):
 
     async def fetches(self) -> Sequence[Fetch]:
         """Every fetch of /jwk that is kept."""
+        ...
+
+    def snapshot(self) -> AsyncIterator[tuple[str, Sequence[Any]]]:
+        """Table and columns of every row of `rows.BACKED_UP`, as of one moment.
+
+        The first is `("revision", (n,))`. Servers go on reading and writing meanwhile.
+        """
+        ...
+
+    async def fill(self, revision: Revision, given: Iterable[tuple[str, Sequence[Any]]]) -> bool:
+        """Write a snapshot's rows into an empty database, all or none.
+
+        False, and nothing written, where anything was committed before.
+        """
+        ...
+
+    async def newest_spent(self) -> int | None:
+        """The latest `until` (epoch seconds) of the spent grants that are remembered."""
         ...
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work

@@ -7,7 +7,7 @@ by NOTIFY and look by themselves underneath, so that a lost message costs the po
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 
@@ -46,6 +46,8 @@ _INSERT_SUBJECT: Final = _numbered(rows.INSERT_SUBJECT)
 _SELECT_AUDIT: Final = _numbered(rows.SELECT_AUDIT)
 _SELECT_AUDIT_OF: Final = _numbered(rows.SELECT_AUDIT_OF)
 _FORGET_FETCHES: Final = _numbered(rows.FORGET_FETCHES)
+_FIRST_REVISION: Final = _numbered(rows.FIRST_REVISION)
+_FILL: Final = {table: _numbered(statement) for table, statement in rows.FILL.items()}
 _UPSERT_FETCH: Final = _numbered(rows.UPSERT_FETCH)
 _MAKE_SPENT: Final = (
     *(
@@ -62,6 +64,10 @@ _SPEND: Final = tuple(
     f"AND NOT EXISTS (SELECT FROM spent_grant_{(n + 2) % _TABLES} WHERE key = k AND until >= $3) "
     "ON CONFLICT DO NOTHING RETURNING key"
     for n in range(_TABLES)
+)
+_NEWEST_SPENT: Final = (
+    "SELECT greatest((SELECT max(until) FROM spent_grant_0), "
+    "(SELECT max(until) FROM spent_grant_1), (SELECT max(until) FROM spent_grant_2))"
 )
 _CLAIM_SLICE: Final = "UPDATE spent_slice SET slice = $2 WHERE n = $1 AND slice < $2 RETURNING n"
 
@@ -170,6 +176,30 @@ class PostgresStore:
         """See `Store.fetches`."""
         with _translated():
             return [Fetch(*row) for row in await self._pool.fetch(rows.SELECT_FETCHES)]
+
+    async def snapshot(self) -> AsyncIterator[tuple[str, Sequence[Any]]]:
+        """See `Store.snapshot`. One transaction of repeatable reads, through cursors."""
+        async with self._transaction(isolation="repeatable_read", readonly=True) as db:
+            yield "revision", (await db.fetchval(rows.SELECT_REVISION),)
+            for table, statement in rows.SELECT_ALL.items():
+                async for row in db.cursor(statement, prefetch=rows.BATCH):
+                    yield table, tuple(row)
+
+    async def fill(self, revision: Revision, given: Iterable[tuple[str, Sequence[Any]]]) -> bool:
+        """See `Store.fill`. The counter is the proof that nothing was committed before."""
+        async with self._transaction() as db:
+            if await db.fetchval(_FIRST_REVISION, revision) is None:
+                return False
+            for table, some in rows.batches(given):
+                await db.executemany(_FILL[table], some)
+            await db.execute("SELECT pg_notify($1, $2)", _CHANNEL, str(revision))
+        return True
+
+    async def newest_spent(self) -> int | None:
+        """See `Store.newest_spent`."""
+        with _translated():
+            found: int | None = await self._pool.fetchval(_NEWEST_SPENT)
+        return found
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work
         """See `Store.wake`. A message that came since the last call is not lost."""

@@ -12,6 +12,7 @@ passed over when they are read, so that two releases can share a database for a 
 
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from itertools import groupby, islice
 from typing import Any, Final
 
 import msgspec
@@ -63,6 +64,22 @@ UPSERT_FETCH: Final = (
     "ON CONFLICT (library, network, kid) DO UPDATE SET at = excluded.at "
     "WHERE jwk_fetch.at < excluded.at"
 )
+BACKED_UP: Final = {
+    "entity": ("kind", "id", "revision", "body"),
+    "audit": ("revision", "at", "body"),
+    "audit_subject": ("subject", "revision"),
+}
+"""The tables of a backup and their columns. Spent grants and fetches of /jwk are not among them."""
+SELECT_ALL: Final = {
+    table: f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(columns[:2])}"  # noqa: S608 - ours
+    for table, columns in BACKED_UP.items()
+}
+FILL: Final = {
+    table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - ours
+    for table, columns in BACKED_UP.items()
+}
+FIRST_REVISION: Final = "UPDATE revision SET n = ? WHERE n = 0 RETURNING n"
+BATCH: Final = 1000  # rows written or read at once
 NO_REVISION: Final = 2**62  # above any revision there will be
 
 
@@ -75,6 +92,15 @@ def migrations() -> list[tuple[int, str]]:
         if entry.name.endswith(".sql")
     )
     return [(int(name.split("_", 1)[0]), text) for name, text in found]
+
+
+def batches(
+    given: Iterable[tuple[str, Sequence[Any]]],
+) -> Iterator[tuple[str, list[Sequence[Any]]]]:
+    """Rows of one table together, at most `BATCH` of them."""
+    for table, group in groupby(given, key=lambda row: row[0]):
+        while some := [values for _, values in islice(group, BATCH)]:
+            yield table, some
 
 
 def identity(entity: Entity) -> tuple[str, str]:

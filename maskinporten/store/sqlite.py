@@ -7,9 +7,10 @@ spent grants too (README, trust table). `FULL` makes each commit wait for the di
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 
@@ -131,6 +132,32 @@ class SqliteStore:
         """See `Store.fetches`."""
         async with self._read() as db:
             return [Fetch(*row) for row in await db.execute_fetchall(rows.SELECT_FETCHES)]
+
+    async def snapshot(self) -> AsyncIterator[tuple[str, Sequence[Any]]]:
+        """See `Store.snapshot`. One read transaction, which no writer waits for."""
+        async with self._read() as db:
+            found = await _one(db, rows.SELECT_REVISION)
+            yield "revision", tuple(found or (0,))
+            for table, statement in rows.SELECT_ALL.items():
+                async with db.execute(statement) as cursor:
+                    while some := await cursor.fetchmany(rows.BATCH):
+                        for row in some:
+                            yield table, row
+
+    async def fill(self, revision: Revision, given: Iterable[tuple[str, Sequence[Any]]]) -> bool:
+        """See `Store.fill`. The counter is the proof that nothing was committed before."""
+        async with self._write() as db:
+            if await _one(db, rows.FIRST_REVISION, revision) is None:
+                return False
+            for table, some in rows.batches(given):
+                await db.executemany(rows.FILL[table], some)
+        return True
+
+    async def newest_spent(self) -> int | None:
+        """See `Store.newest_spent`."""
+        async with self._read() as db:
+            found = await _one(db, "SELECT max(until) FROM spent_grant")
+        return found[0] if found else None
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work
         """See `Store.wake`. A file tells nobody that it changed; looking often is cheap."""

@@ -1,0 +1,1 @@
+"""The self-service API, over HTTP and by its rules."""
