@@ -24,7 +24,7 @@ _ROCA_PRIMES: Final = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109
 _ROCA_RESIDUES: Final = tuple(
     frozenset(pow(EXPONENT, power, prime) for power in range(prime)) for prime in _ROCA_PRIMES
 )
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 class Unfit(ValueError):
@@ -36,7 +36,7 @@ def read_rsa_jwk(jwk: Mapping[str, Any]) -> tuple[str, str]:
 
     The other members (`kid`, `alg`, `exp`, `x5c`) are the registry's to judge.
     """
-    if _PRIVATE_MEMBERS & jwk.keys():
+    if PRIVATE_MEMBERS & jwk.keys():
         raise Unfit("holds private key members; send the public key only")
     if jwk.get("kty") != "RSA":
         raise Unfit("kty must be RSA")

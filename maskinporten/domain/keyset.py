@@ -16,7 +16,7 @@ from maskinporten.domain.jwk import Unfit, read_rsa_jwk, rsa_members, thumbprint
 from maskinporten.domain.members import instant
 
 FaultAt = Callable[[str, str], None]
-_MEMBERS: Final = frozenset(
+KEY_MEMBERS: Final = frozenset(
     {
         "kty", "use", "alg", "kid", "n", "e", "x5c", "exp", "key_ops", "x5t", "x5t#S256",
         "created", "last_updated",
@@ -82,7 +82,7 @@ def declare_key(
     if alg not in ALGORITHMS:
         fault(f"{path}.alg", f"must be one of {', '.join(ALGORITHMS)}")
         return None
-    for name in sorted(jwk.keys() - _MEMBERS):
+    for name in sorted(jwk.keys() - KEY_MEMBERS):
         fault(f"{path}.{name}", "is not a member of a key")
     x5c = _read_x5c(fault, path, jwk.get("x5c"), n)
     before, at = known.get(str(kid)), instant(now)

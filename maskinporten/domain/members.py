@@ -133,6 +133,38 @@ class ClientMembers(Struct):
 PASSIVE_CLIENT_MEMBERS: Final = tuple(ClientMembers.__struct_fields__[13:])
 
 
+class KeyMembers(Struct):
+    """A public RSA key as a JWK (RFC 7517), with when it expires (epoch seconds)."""
+
+    kty: Annotated[str, Meta(pattern="^RSA$")]
+    use: Annotated[str, Meta(pattern="^sig$")]
+    kid: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,255}$")]
+    n: Annotated[str, Meta(max_length=1024)]
+    e: Annotated[str, Meta(max_length=8)]
+    alg: Name | UnsetType = UNSET
+    x5c: tuple[str, ...] | UnsetType = UNSET
+    exp: int | UnsetType = UNSET
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+
+
+class KeySetMembers(Struct):
+    """The keys of a client."""
+
+    keys: Annotated[tuple[KeyMembers, ...], Meta(max_length=5)]
+    created: Name | UnsetType = UNSET
+    last_updated: Name | UnsetType = UNSET
+
+
+class UserMembers(Struct):
+    """Whom a token speaks for."""
+
+    authenticated_organization_number: str
+    authenticated_organization_name: str | None
+    is_synthetic_organization_number: bool
+    has_consented: bool
+
+
 class OrganizationMembers(Struct):
     """An organisation's name, for people to read."""
 

@@ -1,4 +1,9 @@
-"""Clients: made, read, changed, put out of use, by their owners alone."""
+"""Clients and their customers: made, read, changed, put out of use."""
+
+import uuid
+from typing import Any
+
+import pytest
 
 from tests.conftest import Starter
 from tests.selfservice.organisations import (
@@ -6,25 +11,312 @@ from tests.selfservice.organisations import (
     admin_world,
     minimal,
     organisation,
+    sentences,
 )
-from tests.world import CONSUMER, assertion, jwk
+from tests.world import CONSUMER, PROVIDER, STRANGER, SUPPLIER, assertion, jwk
 
 
-async def begin(start: Starter, orgno: str = CONSUMER) -> Organisation:
+async def begin(start: Starter, orgno: str = CONSUMER, **scope: str) -> Organisation:
     """A server with admin clients, and one organisation's way in."""
-    return await organisation(await start(sections=admin_world()), orgno)
+    return await organisation(await start(sections=admin_world()), orgno, **scope)
 
 
-async def test_a_client_is_made_given_a_key_and_gets_a_token(start: Starter) -> None:
-    """The whole way of a newcomer, by HTTP alone."""
+async def test_a_newcomer_gets_from_nothing_to_a_token(start: Starter) -> None:
+    """The whole way by HTTP alone; the token line serves the client at once."""
     own = await begin(start)
 
-    made = await own.call("POST", "/api/v1/clients", minimal(jwks={"keys": [jwk("fresh")]}))
-
-    assert made.status_code == 201, made.text
+    made = await own.call("POST", "/api/v1/clients", minimal())
     client_id = made.json()["client_id"]
+    keys = await own.call("POST", f"/api/v1/clients/{client_id}/jwks", {"keys": [jwk("fresh")]})
+
+    assert (made.status_code, keys.status_code) == (201, 201)
+    assert str(uuid.UUID(client_id)) == client_id
     grant = assertion(client_id, signed_by="fresh", header={"kid": "fresh"}, scope="skatt:open")
     answer = await own.server.post(grant)
     assert answer.status_code == 200, answer.text
-    listed = await own.ok("GET", "/clients")
-    assert client_id in [one["client_id"] for one in listed]
+
+
+async def test_the_members_of_a_client(start: Starter) -> None:
+    """Defaults, own organisation, times with zone and milliseconds, and nothing secret."""
+    own = await begin(start)
+
+    made = await own.ok("POST", "/clients", minimal(client_id="MOVE_IP_991825827"))
+
+    assert made == {
+        "client_id": "MOVE_IP_991825827",
+        "client_name": "Saksbehandling",
+        "client_orgno": CONSUMER,
+        "description": "Våre saker",
+        "active": True,
+        "application_type": "web",
+        "integration_type": "maskinporten",
+        "scopes": ["skatt:open"],
+        "grant_types": ["urn:ietf:params:oauth:grant-type:jwt-bearer"],
+        "token_endpoint_auth_method": "private_key_jwt",
+        "access_token_lifetime": 120,
+        "onbehalfof": [],
+        "created": "2027-01-15T08:00:00.000Z",
+        "last_updated": "2027-01-15T08:00:00.000Z",
+        "jwks": {"keys": []},
+    }
+
+
+TOLERATED = [
+    pytest.param({"redirect_uris": None, "post_logout_redirect_uris": None}, id="null lists"),
+    pytest.param({"client_uri": "https://x.no/", "logo_uri": "https://x.no/l"}, id="legacy URIs"),
+    pytest.param({"refresh_token_usage": "", "refresh_token_lifetime": 0}, id="Go's empty values"),
+    pytest.param({"grant_types": ["jwt_bearer_token"]}, id="the legacy grant type"),
+    pytest.param({"something_new": {"a": [1.5]}}, id="a member that nobody knows"),
+    pytest.param({"created": "yesterday", "client_secret": "x", "jwks_uri": "x"}, id="read-only"),
+    pytest.param({"client_orgno": CONSUMER, "supplier_orgno": None}, id="own organisation named"),
+    pytest.param({"client_name": "æøå" * 85}, id="a name of 255 characters"),
+    pytest.param({"access_token_lifetime": 1}, id="a lifetime of a second"),
+    pytest.param({"access_token_lifetime": 86_400}, id="a lifetime of a day"),
+    pytest.param({"scopes": []}, id="no scopes yet"),
+    pytest.param({"client_id": "x" * 255}, id="a client_id of 255 characters"),
+]
+
+
+@pytest.mark.parametrize("members", TOLERATED)
+async def test_takes(start: Starter, members: dict[str, Any]) -> None:
+    """What real clients send."""
+    own = await begin(start)
+
+    answer = await own.call("POST", "/clients", minimal(**members))
+
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["created"].startswith("2027-")
+    assert "client_secret" not in answer.json()
+
+
+FAULTS = [
+    ({"client_id": "æ"}, "client_id"),
+    ({"client_id": "x\0"}, "client_id"),
+    ({"client_id": "x" * 256}, "client_id"),
+    ({"client_id": 7}, "client_id"),
+    ({"client_id": ""}, "client_id"),
+    ({"client_name": "x" * 256}, "client_name"),
+    ({"client_name": ["x"]}, "client_name"),
+    ({"description": "x" * 4001}, "description"),
+    ({"supplier_orgno": SUPPLIER}, "supplier_orgno"),
+    ({"active": "yes"}, "active"),
+    ({"integration_type": "idporten"}, "integration_type"),
+    ({"integration_type": "unknown"}, "integration_type"),
+    ({"application_type": "browser"}, "application_type"),
+    ({"grant_types": ["authorization_code"]}, "grant_types"),
+    ({"token_endpoint_auth_method": "client_secret_basic"}, "token_endpoint_auth_method"),
+    ({"access_token_lifetime": 0}, "access_token_lifetime"),
+    ({"access_token_lifetime": 86_401}, "access_token_lifetime"),
+    ({"access_token_lifetime": 1.5}, "access_token_lifetime"),
+    ({"authorization_lifetime": -1}, "authorization_lifetime"),
+    ({"redirect_uris": ["x" * 2049]}, "redirect_uris[0]"),
+    ({"redirect_uris": "x"}, "redirect_uris"),
+    ({"logo_uri": "x" * 2049}, "logo_uri"),
+    ({"sso_disabled": 1}, "sso_disabled"),
+    ({"scopes": ["skatt:nope"]}, "scopes[0]"),
+    ({"scopes": ["skatt:open", "skatt:hemmelig"]}, "scopes[1]"),
+    ({"scopes": ["skatt:krr"]}, "scopes[0]"),
+    ({"scopes": "skatt:open"}, "scopes"),
+    ({"scopes": ["x"] * 1001}, "scopes"),
+    ({"client_nam": "a slip"}, "client_nam"),
+    ({"jwks": {"keys": [{}]}}, "jwks.keys[0]"),
+    ({"onbehalfof": [{"onbehalfof": "k", "orgno": "1"}]}, "onbehalfof[0].orgno"),
+]
+
+
+@pytest.mark.parametrize(("members", "where"), FAULTS, ids=lambda value: str(value)[:50])
+async def test_names_the_fault(start: Starter, members: dict[str, Any], where: str) -> None:
+    """Each limit has a sentence at its member; nothing is kept of a refused request."""
+    own = await begin(start)
+    before = own.server.services.replica.registry.revision
+
+    answer = await own.call("POST", "/clients", minimal(**members))
+
+    assert answer.status_code == 400, answer.text
+    assert where in sentences(answer), answer.text
+    assert own.server.services.replica.registry.revision == before
+
+
+BODIES = [b"", b"{", b"[]", b"null", b'{"a":1,"a":2}', b"\xff", b'{"a":NaN}', b"[" * 5000]
+
+
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_body_that_is_no_json_object(start: Starter, body: bytes) -> None:
+    """One sentence, never a 5xx."""
+    own = await begin(start)
+    headers = {"Authorization": f"Bearer {own.token}", "Content-Type": "application/json"}
+
+    answer = await own.server.http.post("/api/v1/clients", content=body, headers=headers)
+
+    assert answer.status_code == 400
+    assert "JSON" in answer.json()["errors"][0]["errorMessage"]
+
+
+async def test_a_body_of_more_than_half_a_mebibyte(start: Starter) -> None:
+    """It is not read to its end."""
+    own = await begin(start)
+
+    answer = await own.call("POST", "/clients", minimal(description="x" * 600_000))
+
+    assert answer.status_code == 400
+    assert "longer" in answer.text
+
+
+async def test_the_whole_answer_can_be_sent_back(start: Starter) -> None:
+    """GET, change, PUT: what cannot be set is passed over, and what was not sent stays."""
+    own = await begin(start)
+    made = await own.ok("POST", "/clients", minimal(logo_uri="https://x.no/", redirect_uris=[]))
+    path = f"/api/v1/clients/{made['client_id']}"
+    await own.ok("POST", path + "/jwks", {"keys": [jwk("fresh")]})
+    shown = await own.ok("GET", path)
+    own.server.clock.now += 5
+
+    changed = await own.ok("PUT", path, {**shown, "client_name": "Ny", "jwks": None})
+    lean = await own.ok("PUT", path, {"description": "Kort"})
+
+    assert changed["jwks"]["keys"][0]["kid"] == "fresh"
+    assert (lean["client_name"], lean["description"]) == ("Ny", "Kort")
+    assert (lean["scopes"], lean["logo_uri"]) == (["skatt:open"], "https://x.no/")
+    assert lean["created"] == made["created"] < lean["last_updated"]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"client_id": "other"},
+        {"client_orgno": PROVIDER},
+        {"supplier_orgno": SUPPLIER},
+        {"integration_type": "krr"},
+    ],
+)
+async def test_what_never_changes(start: Starter, members: dict[str, Any]) -> None:
+    """Owners cannot be assigned (attack 30)."""
+    own = await begin(start)
+    made = await own.ok("POST", "/clients", minimal())
+
+    answer = await own.call("PUT", f"/clients/{made['client_id']}", members)
+
+    assert answer.status_code == 400
+    assert list(members) == list(sentences(answer))
+
+
+async def test_deactivated_never_deleted(start: Starter) -> None:
+    """DELETE hides it and stops its tokens; PUT brings it back; its id stays taken."""
+    own = await begin(start)
+    made = minimal(client_id="kort", jwks={"keys": [jwk("kort")]})
+    await own.ok("POST", "/clients", made)
+
+    gone = await own.call("DELETE", "/clients/kort")
+
+    assert (gone.status_code, gone.content) == (200, b"")
+    refused = await own.server.post(assertion("kort", scope="skatt:open"))
+    assert refused.json()["error_description"].startswith("Invalid assertion")
+    assert (await own.call("GET", "/clients/kort")).status_code == 404
+    assert (await own.ok("GET", "/clients/kort?inactive=TRUE"))["active"] is False
+    assert '"kort"' not in (await own.call("GET", "/clients")).text
+    assert '"kort"' in (await own.call("GET", "/clients/?inactive=true")).text
+    assert (await own.call("POST", "/clients", made)).status_code == 409
+    assert (await own.call("POST", "/clients/kort/jwks", {"keys": []})).status_code == 409
+    assert (await own.ok("PUT", "/clients/kort", {"active": True}))["active"] is True
+    assert (await own.server.post(assertion("kort", scope="skatt:open"))).status_code == 200
+
+
+async def test_a_repeated_request_makes_no_second_client(start: Starter) -> None:
+    """The same key and body give the same client; the same key and another body, 409."""
+    own = await begin(start)
+    first = await own.call("POST", "/clients", minimal(), Idempotency_Key="abc")
+    again = await own.call("POST", "/clients", minimal(), Idempotency_Key="abc")
+    await own.ok("PUT", f"/clients/{first.json()['client_id']}", {"description": "changed"})
+    late = await own.call("POST", "/clients", minimal(), Idempotency_Key="abc")
+    other = await own.call("POST", "/clients", minimal(description="x"), Idempotency_Key="abc")
+    fresh = await own.call("POST", "/clients", minimal(), Idempotency_Key="abd")
+    empty = await own.call("POST", "/clients", minimal(), Idempotency_Key="")
+
+    assert [one.status_code for one in (first, again, late, other, fresh)] == [
+        201, 201, 201, 409, 201,
+    ]  # fmt: skip
+    ids = [one.json()["client_id"] for one in (first, again, late, fresh)]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert empty.status_code == 400
+
+
+async def test_no_secret_is_ever_made(start: Starter) -> None:
+    """Machine clients prove themselves by keys."""
+    own = await begin(start)
+    made = await own.ok("POST", "/clients", minimal())
+
+    answer = await own.call("POST", f"/clients/{made['client_id']}/secret")
+
+    assert answer.status_code == 409
+    assert "no secret" in answer.json()["errors"][0]["errorMessage"]
+
+
+async def test_customers(start: Starter) -> None:
+    """Added, read, changed, taken away; the token line follows."""
+    own = await begin(start)
+    await own.ok("POST", "/clients", minimal(client_id="k", jwks={"keys": [jwk("k")]}))
+    entry = {"onbehalfof": "kunde", "name": "Kunde", "orgno": PROVIDER, "client_uri": "https://k/"}
+    path = "/api/v1/clients/k/onbehalfof"
+
+    made = await own.call("POST", path, entry)
+
+    assert made.status_code == 201
+    assert made.json()["organization_name"] == "Skatteetaten"
+    assert (await own.call("POST", path, entry)).status_code == 409
+    grant: dict[str, Any] = {"scope": "skatt:open", "iss_onbehalfof": "kunde"}
+    assert (await own.server.post(assertion("k", **grant))).status_code == 200
+    changed = await own.ok("PUT", path + "/kunde", {"orgno": SUPPLIER})
+    assert (changed["orgno"], changed["name"]) == (SUPPLIER, "kunde")
+    assert await own.ok("GET", path + "/kunde") == changed
+    assert await own.ok("GET", path + "/") == [changed]
+    gone = await own.call("DELETE", path + "/kunde/")
+    assert (gone.status_code, await own.ok("GET", path)) == (200, [])
+    assert (await own.server.post(assertion("k", **grant))).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ({"orgno": PROVIDER}, "onbehalfof"),
+        ({"onbehalfof": "", "orgno": PROVIDER}, "onbehalfof"),
+        ({"onbehalfof": "x" * 256, "orgno": PROVIDER}, "onbehalfof"),
+        ({"onbehalfof": "k"}, "orgno"),
+        ({"onbehalfof": "k", "orgno": "974761077"}, "orgno"),
+        ({"onbehalfof": "k", "orgno": PROVIDER, "name": "x" * 256}, "name"),
+        ({"onbehalfof": "k", "orgno": PROVIDER, "uri": 1}, "uri"),
+    ],
+)
+async def test_names_the_fault_of_a_customer(
+    start: Starter, entry: dict[str, Any], where: str
+) -> None:
+    """Each limit has a sentence at its member."""
+    own = await begin(start)
+    await own.ok("POST", "/clients", minimal(client_id="k"))
+
+    answer = await own.call("POST", "/clients/k/onbehalfof", entry)
+
+    assert answer.status_code == 400
+    assert where in sentences(answer), answer.text
+
+
+async def test_a_supplier_manages_clients_it_made_for_others(start: Starter) -> None:
+    """Under dcr.supplier: made in the other's name, seen by both, changed by both."""
+    server = await start(sections=admin_world())
+    supplier = await organisation(server, SUPPLIER, "idporten:dcr.supplier")
+    owner = await organisation(server, CONSUMER)
+    foreign = minimal(client_orgno=CONSUMER, client_id="hos-kunde")
+
+    made = await supplier.ok("POST", "/clients", foreign)
+
+    assert (made["client_orgno"], made["supplier_orgno"]) == (CONSUMER, SUPPLIER)
+    assert [one["client_id"] for one in await supplier.ok("GET", "/clients")] == ["hos-kunde"]
+    assert "hos-kunde" in str(await owner.ok("GET", "/clients"))
+    await supplier.ok("PUT", "/clients/hos-kunde", {"description": "by the supplier"})
+    await owner.ok("PUT", "/clients/hos-kunde", {"description": "by the owner"})
+    assert (await supplier.call("GET", f"/clients/admin-{SUPPLIER}")).status_code == 404
+    assert (await supplier.call("POST", "/clients", minimal())).status_code == 403
+    without = await organisation(server, SUPPLIER)
+    assert (await without.call("GET", "/clients/hos-kunde")).status_code == 404
+    assert (await without.call("POST", "/clients", foreign)).status_code == 403
+    stranger = await organisation(server, STRANGER, "idporten:dcr.supplier")
+    assert (await stranger.call("GET", "/clients/hos-kunde")).status_code == 404

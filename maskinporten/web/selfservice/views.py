@@ -7,7 +7,14 @@ from maskinporten.domain.declaration import MACHINE_DEFAULTS
 from maskinporten.domain.members import PASSIVE_CLIENT_MEMBERS
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.registry import Registry
-from maskinporten.domain.scope import Organization
+from maskinporten.domain.scope import (
+    DelegationSource,
+    Organization,
+    Prefix,
+    Scope,
+    ScopeAccess,
+)
+from maskinporten.domain.selfservice.caller import Caller
 
 
 def client(thing: Client, registry: Registry) -> dict[str, Any]:
@@ -97,4 +104,92 @@ def _present(members: dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in members.items()
         if value is not None and not (value == "" and name in {"created", "last_updated"})
+    }
+
+
+def scope(thing: Scope, _registry: Registry) -> dict[str, Any]:
+    """A scope, its members in the order of the public listing."""
+    return _present(
+        {
+            "prefix": thing.prefix,
+            "description": thing.description,
+            **thing.texts,
+            "subscope": thing.subscope,
+            "active": thing.active,
+            "created": thing.created,
+            "last_updated": thing.last_updated,
+            "allowed_integration_types": thing.allowed_integration_types or None,
+            "owner_orgno": thing.owner_orgno,
+            "token_type": thing.token_type,
+            "visibility": thing.visibility,
+            "requires_user_consent": thing.requires_user_consent,
+            "requires_user_authentication": thing.requires_user_authentication,
+            "requires_pseudonymous_tokens": thing.requires_pseudonymous_tokens,
+            "enforced_aud_for_access_token": thing.enforced_aud_for_access_token,
+            "enforced_aud_for_introspection": thing.enforced_aud_for_introspection,
+            "delegation_source": thing.delegation_source,
+            "at_max_age": thing.at_max_age,
+            "authorization_max_lifetime": thing.authorization_max_lifetime,
+            "accessible_for_all": thing.accessible_for_all,
+            "name": thing.name,
+            "protected": thing.protected,
+            "supports_european_businesses": thing.supports_european_businesses,
+            "consumer_prefix": thing.consumer_prefix or None,
+        }
+    )
+
+
+def access(thing: ScopeAccess, registry: Registry) -> dict[str, Any]:
+    """Where an organisation's access to a scope stands."""
+    return _present(
+        {
+            "scope": thing.scope,
+            "owner_orgno": thing.owner_orgno,
+            "owner_organization_name": _name(thing.owner_orgno, registry),
+            "consumer_orgno": thing.consumer_orgno,
+            "consumer_organization_name": _name(thing.consumer_orgno, registry),
+            "state": thing.state,
+            "created": thing.created,
+            "last_updated": thing.last_updated,
+        }
+    )
+
+
+def prefix(thing: Prefix, registry: Registry) -> dict[str, Any]:
+    """A prefix and its owner."""
+    return _present(
+        {
+            "prefix": thing.prefix,
+            "owner_orgno": thing.owner_orgno,
+            "organization_name": _name(thing.owner_orgno, registry),
+            "active": thing.active,
+            "created": thing.created,
+            "last_updated": thing.last_updated,
+        }
+    )
+
+
+def delegation_source(thing: DelegationSource, _registry: Registry) -> dict[str, Any]:
+    """A delegation source; clients of two ages spell the time of its last change differently."""
+    return {
+        "name": thing.name,
+        "issuer": thing.issuer,
+        "created": thing.created,
+        "lastUpdated": thing.last_updated,
+        "last_updated": thing.last_updated,
+    }
+
+
+def organization(thing: Organization, _registry: Registry) -> dict[str, Any]:
+    """An organisation's name."""
+    return {"orgnr": thing.orgnr, "name": thing.name}
+
+
+def user(thing: Caller, registry: Registry) -> dict[str, Any]:
+    """Who the token speaks for. Numbers of the synthetic test register begin with 2 or 3."""
+    return {
+        "authenticated_organization_number": thing.orgno,
+        "authenticated_organization_name": _name(thing.orgno, registry),
+        "is_synthetic_organization_number": thing.orgno[:1] in {"2", "3"},
+        "has_consented": True,
     }
