@@ -46,6 +46,7 @@ from maskinporten.web.answers import error_body, json_response, refused_by, trac
 from maskinporten.web.bearer import OwnTokens
 from maskinporten.web.metadata import metadata_routes
 from maskinporten.web.operations import operations_routes
+from maskinporten.web.probe import probe_routes
 from maskinporten.web.selfservice.desk import Desk
 from maskinporten.web.selfservice.routes import selfservice_routes
 from maskinporten.web.token import TokenEndpoint
@@ -207,6 +208,7 @@ def routes(services: Services) -> list[BaseRoute]:
     desk = Desk(tokens, services.store, services.replica, services.clock)
     return [
         *metadata_routes(services.settings.issuer, services.keyring, services.fetches),
+        *probe_routes(services.settings.issuer, services.keyring, services.clock),
         *error_pages.routes,
         *operations_routes(services.status, services.metrics, services.measure),
         *selfservice_routes(desk),

@@ -9,6 +9,7 @@ OrgNo = NewType("OrgNo", str)
 
 _NINE_DIGITS: Final = re.compile(r"[0-9]{9}", re.ASCII)
 _WEIGHTS: Final = (3, 2, 7, 6, 5, 4, 3, 2)
+NOBODY: Final = OrgNo("000000000")  # the consumer of probes (`domain.probe`)
 ISO_6523_NORWAY: Final = "0192"
 AUTHORITY: Final = "iso6523-actorid-upis"
 
@@ -18,9 +19,9 @@ def find_orgno(text: object) -> OrgNo | None:
 
     Weights 3 2 7 6 5 4 3 2, modulo 11; the check digit is 11 minus the rest, and 11 stands as 0.
     A rest of 1 would need the check digit 10, so no organisation has such a number.
-    Synthetic numbers of the test register obey the same rule.
+    Synthetic numbers of the test register obey the same rule. Nine zeros are nobody's.
     """
-    if not isinstance(text, str) or _NINE_DIGITS.fullmatch(text) is None:
+    if not isinstance(text, str) or text == NOBODY or _NINE_DIGITS.fullmatch(text) is None:
         return None
     total = sum(int(digit) * weight for digit, weight in zip(text, _WEIGHTS, strict=False))
     return OrgNo(text) if (11 - total % 11) % 11 == int(text[8]) else None

@@ -11,6 +11,7 @@ from maskinporten.domain.orgno import OrgNo
 ScopeName = NewType("ScopeName", str)
 """`prefix:subscope`, as Maskinporten compares it: exactly, without wildcards or hierarchy."""
 
+PROBE_SCOPE: Final = ScopeName("maskinporten:probe")  # grants nothing (`domain.probe`)
 MAX_SCOPE_LENGTH: Final = 255  # characters
 MAX_SCOPES_PER_GRANT: Final = 200
 # RFC 6749 section 3.3, and the Norwegian letters that registered subscopes may hold.
@@ -142,6 +143,8 @@ def read_scope_name(text: str) -> ScopeName:
     prefix, colon, subscope = text.partition(":")
     if not colon or not subscope:
         raise ValueError("must have the form prefix:subscope")
+    if text == PROBE_SCOPE:
+        raise ValueError("is the scope of /jwk/probe, which grants nothing")
     read_prefix(prefix)
     if not is_scope_token(text):
         raise ValueError(

@@ -26,7 +26,8 @@ ORGNOS = [
     pytest.param("", False, id="nothing"),
     pytest.param(991825827, False, id="a number"),
     pytest.param(None, False, id="null"),
-    pytest.param("000000000", True, id="check digit 11 stands as 0"),
+    pytest.param("910000020", True, id="check digit 11 stands as 0"),
+    pytest.param("000000000", False, id="nobody"),
 ]
 
 
