@@ -129,6 +129,20 @@ def rotation_policy(settings: Settings) -> RotationPolicy:
         raise InvalidInput((Fault("MASKINPORTEN_ROTATION_…", str(fault)),)) from fault
 
 
+def open_keyring(
+    settings: Settings, policy: RotationPolicy, clock: Callable[[], float] = time.time
+) -> Keyring:
+    """The keyring of the settings, still empty."""
+    previous = settings.key_encryption_key_previous
+    return Keyring(
+        settings.key_encryption_key.reveal(),
+        settings.issuer,
+        policy,
+        clock,
+        previous.reveal() if previous else None,
+    )
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, clock: Callable[[], float] = time.time
@@ -152,7 +166,7 @@ async def open_services(
         store = await open_store(settings.database_url, settings.sqlite_synchronous)
         stack.push_async_callback(store.close)
         await store.migrate()
-        keyring = Keyring(settings.key_encryption_key.reveal(), settings.issuer, policy, clock)
+        keyring = open_keyring(settings, policy, clock)
         replica = Replica(store, clock)
         replica.on_change(keyring.load)
         rotation = Rotation(store, replica, keyring, policy, clock, settings.signing_key_bits)

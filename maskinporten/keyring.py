@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -26,6 +28,7 @@ from maskinporten.domain.signing import (
     PUBLISHED,
     SealedKey,
     SigningKey,
+    SigningRequest,
     Stage,
     published,
     takes_part,
@@ -36,6 +39,7 @@ KEY_LENGTH: Final = 32  # octets of the key-encryption key (AES-256)
 _NONCE_LENGTH: Final = 12
 _PADDING: Final = PKCS1v15()
 _DIGEST: Final = SHA256()
+_log = logging.getLogger(__name__)
 
 
 class KeyDoesNotOpen(Exception):
@@ -66,11 +70,16 @@ class Keyring:
         issuer: str,
         policy: RotationPolicy,
         clock: Callable[[], float],
+        previous: bytes | None = None,
     ) -> None:
         self.key_set = b'{"keys":[]}'
         self.etag = '""'
         self.kids: tuple[str, ...] = ()  # of the key set
         self._sealing_key = AESGCM(key_encryption_key)
+        # While the key-encryption key is changed, keys sealed under either open.
+        self._opening_keys = [self._sealing_key]
+        if previous is not None:
+            self._opening_keys.append(AESGCM(previous))
         self._issuer = issuer
         self._policy = policy
         self._clock = clock
@@ -84,19 +93,26 @@ class Keyring:
     def load(self, registry: Registry) -> None:
         """Open the active key and the next, render the key set; nothing where nothing changed.
 
-        Raises KeyDoesNotOpen.
+        Raises KeyDoesNotOpen at the first time. Later a key that does not open is logged, and
+        does not sign here: a worker with the wrong key-encryption key still follows the registry.
         """
         if registry.signing_keys is self._loaded:
             return
         keys = tuple(registry.signing_keys.values())
         active, prepared = of_stage(keys, Stage.ACTIVE), of_stage(keys, Stage.PREPARED)
         # The next key is opened ahead, so that one that does not open is known before it signs.
-        self._opened = {
-            key.kid: self._opened.get(key.kid) or self._open(key) for key in (*active, *prepared)
-        }
-        self._active = self._opened[active[-1].kid] if active else None
+        opened: dict[str, SigningKey] = {}
+        for key in (*active, *prepared):
+            try:
+                opened[key.kid] = self._opened.get(key.kid) or self.open(key)
+            except KeyDoesNotOpen:
+                if self._loaded is None:
+                    raise
+                _log.error("the signing key %s does not open; it cannot sign here", key.kid)
+        self._opened = opened
+        self._active = opened.get(active[-1].kid) if active else None
         coming = next_key(keys)
-        self._next = self._opened[coming.kid] if coming else None
+        self._next = opened.get(coming.kid) if coming else None
         share = coming.canary if coming else 0
         self._canary = (self._next, share) if self._next and share else None
         self._keys = keys
@@ -135,18 +151,54 @@ class Keyring:
         Making it takes a second of a core; call it beside the event loop.
         """
         private_key = rsa.generate_private_key(65537, bits)
+        return self.seal_key(private_key, [_self_signed(private_key, self._issuer, now)], now)
+
+    def seal_key(
+        self, private_key: rsa.RSAPrivateKey, chain: Sequence[bytes], now: int
+    ) -> SealedKey:
+        """A key and its certificates (DER, leaf first) as a prepared key, not yet in the registry.
+
+        Whether they are fit for each other is `signing_certificate`'s question.
+        """
         n, e = rsa_members(private_key.public_key())
         kid = thumbprint(n, e)
-        certificate = _self_signed(private_key, self._issuer, now)
+        end = x509.load_der_x509_certificate(chain[0]).not_valid_after_utc
         return SealedKey(
             kid=kid,
             stage=Stage.PREPARED,
             n=n,
             e=e,
             sealed=self._seal(kid, private_key),
-            x5c=(base64.b64encode(certificate).decode(),),
+            x5c=tuple(base64.b64encode(certificate).decode() for certificate in chain),
             created=now,
+            certificate_end=int(end.timestamp()),
         )
+
+    def request(
+        self, subject: x509.Name, now: int, bits: int = DEFAULT_BITS
+    ) -> tuple[SigningRequest, bytes]:
+        """A fresh key that waits for a certificate, and the PEM of its PKCS #10 request."""
+        private_key = rsa.generate_private_key(65537, bits)
+        n, e = rsa_members(private_key.public_key())
+        kid = thumbprint(n, e)
+        csr = (
+            x509.CertificateSigningRequestBuilder().subject_name(subject).sign(private_key, _DIGEST)
+        )
+        sealed = self._seal(kid, private_key)
+        waiting = SigningRequest(kid=kid, n=n, e=e, sealed=sealed, created=now)
+        return waiting, csr.public_bytes(serialization.Encoding.PEM)
+
+    def private_key(self, key: SealedKey | SigningRequest) -> rsa.RSAPrivateKey:
+        """The private half of a stored key. Raises KeyDoesNotOpen."""
+        return self._unseal(key)
+
+    def rewrap(self, key: SealedKey) -> SealedKey:
+        """The same key, sealed under the key-encryption key that is in force."""
+        return replace(key, sealed=self._seal(key.kid, self._unseal(key)))
+
+    def rewrap_request(self, request: SigningRequest) -> SigningRequest:
+        """The same for a key that waits for its certificate."""
+        return replace(request, sealed=self._seal(request.kid, self._unseal(request)))
 
     def _seal(self, kid: str, private_key: rsa.RSAPrivateKey) -> str:
         octets = private_key.private_bytes(
@@ -158,13 +210,12 @@ class Keyring:
         sealed = nonce + self._sealing_key.encrypt(nonce, octets, kid.encode())
         return base64.b64encode(sealed).decode()
 
-    def _open(self, key: SealedKey) -> SigningKey:
-        sealed = base64.b64decode(key.sealed)
-        nonce, ciphertext = sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:]
-        try:
-            octets = self._sealing_key.decrypt(nonce, ciphertext, key.kid.encode())
-        except InvalidTag as fault:
-            raise KeyDoesNotOpen(key.kid) from fault
+    def open(self, key: SealedKey) -> SigningKey:
+        """A stored key, ready to sign. Raises KeyDoesNotOpen."""
+        return LocalKey(key.kid, self._unseal(key))
+
+    def _unseal(self, key: SealedKey | SigningRequest) -> rsa.RSAPrivateKey:
+        octets = self._decrypt(key.kid, key.sealed)
         # The seal vouches for the numbers; checking the primes again would stall the token line.
         private_key = serialization.load_der_private_key(
             octets, None, unsafe_skip_rsa_key_validation=True
@@ -174,7 +225,17 @@ class Keyring:
         ):
             # Sealed by us for this row, yet the row shows another public half.
             raise KeyDoesNotOpen(key.kid)
-        return LocalKey(key.kid, private_key)
+        return private_key
+
+    def _decrypt(self, kid: str, sealed: str) -> bytes:
+        octets = base64.b64decode(sealed)
+        nonce, ciphertext = octets[:_NONCE_LENGTH], octets[_NONCE_LENGTH:]
+        for opening_key in self._opening_keys:
+            try:
+                return opening_key.decrypt(nonce, ciphertext, kid.encode())
+            except (InvalidTag, ValueError):  # the latter: too short to hold a nonce
+                continue
+        raise KeyDoesNotOpen(kid)
 
 
 def _self_signed(private_key: rsa.RSAPrivateKey, issuer: str, now: int) -> bytes:

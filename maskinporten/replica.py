@@ -63,3 +63,6 @@ class Replica:
             except Unavailable as away:
                 _log.warning("the registry cannot be followed: %s", away)
                 await asyncio.sleep(_RETRY)
+            except Exception:  # noqa: BLE001 - a defect must not leave this worker behind for good
+                _log.exception("the registry cannot be followed")
+                await asyncio.sleep(_RETRY)

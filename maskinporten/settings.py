@@ -53,6 +53,8 @@ class Settings:
     database_url: str
     # Seals the signing keys. Wrong: start-up stops, for no stored key opens.
     key_encryption_key: Secret
+    # Opens keys that are still sealed under it. Forgotten in force: one more secret to lose.
+    key_encryption_key_previous: Secret | None = None
     # Wrong: test certificates would pass in production, or the reverse.
     environment: Environment = Environment.PROD
     # The address to listen on. 0.0.0.0 in a container.
@@ -280,6 +282,7 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "issuer": str,
     "database_url": str,
     "key_encryption_key": _read_key,
+    "key_encryption_key_previous": _read_key,
     "environment": _read_environment,
     "host": str,
     "port": _read_number,
@@ -310,5 +313,9 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     **{PREFIX + name.upper(): (name, read) for name, read in _BY_FIELD.items()},
     PREFIX + "KEY_ENCRYPTION_KEY_FILE": ("key_encryption_key", _read_key_file),
+    PREFIX + "KEY_ENCRYPTION_KEY_PREVIOUS_FILE": (
+        "key_encryption_key_previous",
+        _read_key_file,
+    ),
 }
 SETTINGS: Final = tuple(_READERS)

@@ -16,13 +16,16 @@ from maskinporten.domain.scope import (
     ScopeAccess,
     ScopeName,
 )
-from maskinporten.domain.signing import SealedKey
+from maskinporten.domain.signing import SealedKey, SigningRequest
 from maskinporten.errors import Reason, Refused
 
 Revision = NewType("Revision", int)
 """Counts the commits; 0 is the empty registry."""
 
-Entity = Prefix | Scope | ScopeAccess | Client | DelegationSource | Organization | SealedKey
+Entity = (
+    Prefix | Scope | ScopeAccess | Client | DelegationSource | Organization | SealedKey
+    | SigningRequest
+)  # fmt: skip
 """What the registry is made of. Nothing is ever deleted; things are deactivated."""
 
 _SHARDS: Final = 512
@@ -86,6 +89,7 @@ class Registry:
     delegation_sources: Shelf[str, DelegationSource] = field(default_factory=Shelf)
     organizations: Shelf[OrgNo, Organization] = field(default_factory=Shelf)
     signing_keys: Shelf[str, SealedKey] = field(default_factory=Shelf)
+    signing_requests: Shelf[str, SigningRequest] = field(default_factory=Shelf)
     index: Shelf[tuple[str, str, Any], tuple[Any, ...]] = field(default_factory=Shelf)
 
     def names(self, shelf: str, member: str = "", value: Any = "") -> tuple[Any, ...]:
@@ -154,6 +158,7 @@ SHELVES: Final[Mapping[type, tuple[str, Callable[[Any], Any]]]] = {
     DelegationSource: ("delegation_sources", lambda source: source.issuer),
     Organization: ("organizations", lambda organization: organization.orgnr),
     SealedKey: ("signing_keys", lambda key: key.kid),
+    SigningRequest: ("signing_requests", lambda request: request.kid),
 }
 """For each kind of entity: the shelf it stands on, and what it is called there."""
 

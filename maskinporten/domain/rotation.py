@@ -218,6 +218,8 @@ def max_age(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> int:
 
     A cache that obeys looks again about when the next key begins to sign, and sees the one after.
     """
+    if any(now < key.revoked + policy.max_age for key in keys if key.revoked):
+        return min(policy.max_age, _SHORTEST_MAX_AGE)  # others may follow: /jwk is not settled
     due = activation_at(keys, policy)
     if due is None or now >= due + SETTLE:
         return policy.max_age

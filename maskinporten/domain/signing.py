@@ -48,6 +48,9 @@ class SealedKey:
     removed: int = 0  # epoch seconds; 0: not yet
     canary: int = 0  # percent of the clients whose tokens it signs while it is prepared
     canary_at: int = 0  # epoch seconds at which `canary` was last set; 0: never
+    revoked: int = 0  # epoch seconds; 0: it was not taken out of use in an emergency
+    reason: str = ""  # why it was revoked, in the operator's words
+    certificate_end: int = 0  # epoch seconds; 0: made by a release that did not write it
 
     @property
     def called_back(self) -> bool:
@@ -63,6 +66,20 @@ def takes_part(kid: str, share: int, client_id: str) -> bool:
     """
     digest = sha256(f"{kid} {client_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100 < share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningRequest:
+    """A key that waits for an authority's certificate. It is not published.
+
+    `sealed` is as in `SealedKey`; empty once the certificate came, or the request was given up.
+    """
+
+    kid: str  # RFC 7638 thumbprint
+    n: str
+    e: str
+    sealed: str
+    created: int = 0  # epoch seconds
 
 
 class SigningKey(Protocol):

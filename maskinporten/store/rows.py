@@ -22,7 +22,7 @@ from maskinporten.domain.client import Client
 from maskinporten.domain.evidence import MAX_CALLERS, Caller, Fetch, admitted
 from maskinporten.domain.registry import SHELVES, Change, Entity, Registry, Revision
 from maskinporten.domain.scope import DelegationSource, Organization, Prefix, Scope, ScopeAccess
-from maskinporten.domain.signing import SealedKey
+from maskinporten.domain.signing import SealedKey, SigningRequest
 
 KINDS: Final[dict[str, type]] = {
     "prefix": Prefix,
@@ -32,6 +32,7 @@ KINDS: Final[dict[str, type]] = {
     "delegation_source": DelegationSource,
     "organization": Organization,
     "signing_key": SealedKey,
+    "signing_request": SigningRequest,
 }
 _KIND_OF: Final = {of: kind for kind, of in KINDS.items()}
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
