@@ -93,8 +93,9 @@ class Keyring:
     def load(self, registry: Registry) -> None:
         """Open the active key and the next, render the key set; nothing where nothing changed.
 
-        Raises KeyDoesNotOpen at the first time. Later a key that does not open is logged, and
-        does not sign here: a worker with the wrong key-encryption key still follows the registry.
+        Raises KeyDoesNotOpen where none was opened before. Later a key that does not open is
+        logged, and does not sign here: a worker with the wrong key-encryption key still follows
+        the registry.
         """
         if registry.signing_keys is self._loaded:
             return
@@ -106,7 +107,7 @@ class Keyring:
             try:
                 opened[key.kid] = self._opened.get(key.kid) or self.open(key)
             except KeyDoesNotOpen:
-                if self._loaded is None:
+                if not self._opened:
                     raise
                 _log.error("the signing key %s does not open; it cannot sign here", key.kid)
         self._opened = opened
