@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from maskinporten.audit import AuditLog
-from maskinporten.certificates import Verdicts
+from maskinporten.certificates import enterprise_verdicts, seal_verdicts
 from maskinporten.domain.authorization import LifetimeRule
 from maskinporten.domain.certificate import TrustStore
 from maskinporten.domain.path import Authorities
@@ -85,7 +85,7 @@ class Services:
         self.metrics.put("maskinporten_registry_revision", self.replica.registry.revision)
         self.metrics.put("maskinporten_registry_age_seconds", age)
         self.metrics.put("maskinporten_audit_lines_lost", self.audit.lost)
-        for authority in self.trust.authorities:
+        for authority in self.trust.publishers:
             lists = self.revocation.evidence.lists.get(authority_id(authority.link), ())
             promised = max((found.next_update for found in lists), default=0)
             label = f'authority="{authority.sha256[:16]}"'
@@ -158,7 +158,7 @@ async def open_services(
             settings.metrics_file,
             refusals=[reason.name for reason in Reason],
             methods=CLIENT_METHODS,
-            authorities=[a.sha256[:16] for a in trust.authorities],
+            authorities=[a.sha256[:16] for a in trust.publishers],
         )
         stack.callback(metrics.close)
         audit = AuditLog(settings.audit_log)
@@ -175,17 +175,23 @@ async def open_services(
             store, clock, metrics, WithoutDatabase(settings.replay_without_database)
         )
         stack.push_async_callback(spent.close)
-        verdicts = Verdicts(trust.store, trust.revocation, Evidence())
+        verdicts = enterprise_verdicts(trust.store, trust.revocation, Evidence())
+        seals = seal_verdicts(trust.seals, trust.revocation, Evidence())
+
+        def heard(evidence: Evidence) -> None:
+            verdicts.heard(evidence)
+            seals.heard(evidence)
+
         folder = settings.revocation or Path(stack.enter_context(TemporaryDirectory()))
         revocation = Revocation(
-            trust.authorities,
+            trust.publishers,
             folder,
             clock,
-            verdicts.heard,
+            heard,
             settings.revocation_refresh,
             private_addresses=trust.private_addresses,
         )
-        verdicts.watch = revocation.watch
+        verdicts.watch = seals.watch = revocation.watch
         revocation.load()
         issuance = Issuance(
             issuer=settings.issuer,
@@ -196,6 +202,7 @@ async def open_services(
             lifetime_rule=LifetimeRule(settings.lifetime_rule),
             refuse_unknown_claims=settings.unknown_claims == "refuse",
             certificates=verdicts,
+            seals=seals if trust.european else None,
         )
         expiry = ExpiryWatch(lambda: replica.registry, revocation.watched, clock)
         fetches = FetchLog(store, clock, settings.proxy_networks)

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from cachetools import LRUCache
 
 from maskinporten.domain.certificate import (
     EnterpriseCertificate,
+    ProvenCertificate,
     TrustStore,
     read_leaf,
     read_x5c,
@@ -16,6 +17,7 @@ from maskinporten.domain.certificate import (
 )
 from maskinporten.domain.path import Path
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, verify_not_revoked
+from maskinporten.domain.seal import Seal, SealStore, verify_seal
 from maskinporten.errors import Refused
 
 MAX_AGE: Final = 900  # seconds an accepted chain is believed at most
@@ -24,22 +26,41 @@ MAX_VERDICTS: Final = 20_000  # more than Norway has callers
 MAX_REFUSALS: Final = 2_000
 
 
-class Verdicts:
-    """The `Certificates` of issuance: the first call pays for the path, the next do not.
+Proven = TypeVar("Proven", bound=ProvenCertificate)
+Judge = Callable[[tuple[bytes, ...], int], Proven]
+"""From a chain in DER and the time to what it proves, revocation apart. Raises Refused."""
+
+
+def enterprise_verdicts(
+    trust: TrustStore, policy: RevocationPolicy, evidence: Evidence
+) -> "Verdicts[EnterpriseCertificate]":
+    """The `Certificates` of issuance."""
+    return Verdicts(lambda c, now: verify_enterprise(read_leaf(c), trust, now), policy, evidence)
+
+
+def seal_verdicts(
+    store: SealStore, policy: RevocationPolicy, evidence: Evidence
+) -> "Verdicts[Seal]":
+    """The `Seals` of issuance."""
+    return Verdicts(lambda c, now: verify_seal(c, store, now), policy, evidence)
+
+
+class Verdicts(Generic[Proven]):
+    """What each chain proves, remembered: the first call pays for the path, the next do not.
 
     Accepted and refused chains are kept apart, so that a hostile caller cannot push the honest
     out. New evidence of revocation makes every verdict begin anew.
     """
 
-    def __init__(self, trust: TrustStore, policy: RevocationPolicy, evidence: Evidence) -> None:
-        self._trust = trust
+    def __init__(self, judge: Judge[Proven], policy: RevocationPolicy, evidence: Evidence) -> None:
+        self._judge_chain = judge
         self._policy = policy
         self._evidence = evidence
         self.watch: Callable[[Path], None] = _watch_nothing
-        self._accepted: LRUCache[bytes, tuple[int, EnterpriseCertificate]] = LRUCache(MAX_VERDICTS)
+        self._accepted: LRUCache[bytes, tuple[int, Proven]] = LRUCache(MAX_VERDICTS)
         self._refused: LRUCache[bytes, tuple[int, Refused]] = LRUCache(MAX_REFUSALS)
 
-    def __call__(self, x5c: object, now: int) -> EnterpriseCertificate:
+    def __call__(self, x5c: object, now: int) -> Proven:
         """The organisation behind the header. Raises Refused."""
         name = _digest(x5c)
         if name is None:
@@ -62,8 +83,8 @@ class Verdicts:
         self._accepted.clear()
         self._refused.clear()
 
-    def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, EnterpriseCertificate]:
-        certificate = verify_enterprise(read_leaf(chain), self._trust, now)
+    def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, Proven]:
+        certificate = self._judge_chain(chain, now)
         self.watch(certificate.path)
         standing = verify_not_revoked(certificate.path, self._evidence, self._policy, now)
         until = min(certificate.path.until, standing.until, now + MAX_AGE)

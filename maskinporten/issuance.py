@@ -19,12 +19,14 @@ from maskinporten.domain.grant import (
     Certificates,
     Grant,
     Signer,
+    UnverifiedGrant,
     find_signer,
     read_assertion,
     refuse_certificates,
     verify_grant,
 )
 from maskinporten.domain.registry import Registry
+from maskinporten.domain.sealed import Seals, authorize_sealed, find_seal, seal_signer
 from maskinporten.domain.signing import SigningKey
 from maskinporten.domain.token import AccessToken, sign_token
 from maskinporten.errors import Reason, Refused
@@ -61,6 +63,7 @@ class Issuance:
     lifetime_rule: LifetimeRule = LifetimeRule.OVERRIDE
     refuse_unknown_claims: bool = False
     certificates: Certificates = refuse_certificates
+    seals: Seals | None = None  # None: no European seal is accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +84,26 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     """
     registry = s.registry()
     unverified = read_assertion(assertion)
-    client = registry.client(unverified.client_id)
-    signer = find_signer(unverified, client, now, s.certificates)
-    grant = verify_grant(
-        unverified, signer, s.audiences, now, refuse_unknown_claims=s.refuse_unknown_claims
-    )
-    entitlement = entitle(grant, client, registry, s.lifetime_rule)
-    authorization = authorize(entitlement, await _find_delegation(s, entitlement))
+    seal = s.seals and find_seal(unverified, registry, s.certificates, s.seals, now)
+    if seal is not None:
+        signer = seal_signer(seal)
+        grant = _verify(s, unverified, signer, now)
+        authorization = authorize_sealed(grant, seal, registry, s.lifetime_rule)
+    else:
+        client = registry.client(unverified.client_id)
+        signer = find_signer(unverified, client, now, s.certificates)
+        grant = _verify(s, unverified, signer, now)
+        entitlement = entitle(grant, client, registry, s.lifetime_rule)
+        authorization = authorize(entitlement, await _find_delegation(s, entitlement))
     key = s.signing_key(authorization.client_id)
     await s.spend(grant.spend_key, grant.spent_until)
     jti = secrets.token_urlsafe(_JTI_OCTETS)
     return Issued(sign_token(authorization, key, s.issuer, now, jti), authorization, grant, signer)
+
+
+def _verify(s: Issuance, unverified: UnverifiedGrant, signer: Signer, now: int) -> Grant:
+    refuse_unknown = s.refuse_unknown_claims
+    return verify_grant(unverified, signer, s.audiences, now, refuse_unknown_claims=refuse_unknown)
 
 
 async def _find_delegation(s: Issuance, entitlement: Entitlement) -> Delegation | None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,14 @@ from maskinporten.domain.certificate import TrustStore
 from maskinporten.domain.link import Invalid, Link, read_link, verify_signed
 from maskinporten.domain.path import Authorities
 from maskinporten.domain.revocation import RevocationPolicy, WhenStale
+from maskinporten.domain.seal import SealStore
 from maskinporten.errors import Fault, InvalidInput
 
 TRUST_FILE: Final = "trust.toml"
 PUBLISHED_FILE: Final = "published.toml"  # one level up: it is about both environments
 ANCHORS: Final = "anchors"
+EUROPEAN: Final = "eu"  # anchors of seals; each certificate in here is one
+UNQUALIFIED: Final = "unqualified"  # within it: those under which no seal is a qualified one
 SUFFIXES: Final = frozenset({".pem", ".crt", ".cer", ".der"})
 _MEMBERS: Final = frozenset(
     {"environment", "policies", "explicit_policy", "revocation", "authority"}
@@ -66,6 +70,13 @@ class Trust:
     authorities: tuple[Authority, ...]
     revocation: RevocationPolicy
     private_addresses: bool = False  # lists may lie within one's own network
+    seals: SealStore = field(default_factory=lambda: SealStore(Authorities(())))
+    european: tuple[Authority, ...] = ()  # the authorities of the seals
+
+    @property
+    def publishers(self) -> tuple[Authority, ...]:
+        """Every authority once, whichever store it is in."""
+        return tuple({a.sha256: a for a in (*self.european, *self.authorities)}.values())
 
 
 def read_trust(folder: Path, environment: str) -> Trust:
@@ -82,14 +93,15 @@ def read_trust(folder: Path, environment: str) -> Trust:
         policies = []
     known = read_published(folder.parent / PUBLISHED_FILE)
     listed = {entry.sha256: entry for entry in _published(document.get("authority", []), path)}
-    authorities = []
-    for file, is_anchor in _files(folder):
-        try:
-            for link in read_certificates(file):
-                authorities.append(_authority(file, link, known, listed, anchor=is_anchor))
-                faults += _foreign(file, authorities[-1], environment)
-        except ValueError as fault:
-            faults.append(Fault(str(file), str(fault)))
+    read = partial(_read_authorities, known, listed, faults)
+    authorities = [
+        *read(folder / ANCHORS, anchor=True),
+        *read(folder, anchor=False),
+    ]
+    for authority in authorities:
+        faults += _foreign(authority, environment)
+    european = read(folder / EUROPEAN, anchor=True)
+    unqualified = read(folder / EUROPEAN / UNQUALIFIED, anchor=True)
     try:
         revocation = _read_revocation(document.get("revocation", {}))
     except ValueError as fault:
@@ -106,7 +118,11 @@ def read_trust(folder: Path, environment: str) -> Trust:
         explicit_policy=document.get("explicit_policy") is True,
     )
     private = document.get("revocation", {}).get("private_addresses") is True
-    return Trust(store, tuple(authorities), revocation, private)
+    european += unqualified
+    seals = SealStore(
+        Authorities(tuple(a.link for a in european)), frozenset(a.link.der for a in unqualified)
+    )
+    return Trust(store, tuple(authorities), revocation, private, seals, tuple(european))
 
 
 def read_published(path: Path) -> Mapping[str, Published]:
@@ -166,19 +182,31 @@ def _authority(
     return Authority(file, link, is_anchor, known.get(name), places.crl, places.ocsp)
 
 
-def _foreign(file: Path, authority: Authority, environment: str) -> list[Fault]:
+def _foreign(authority: Authority, environment: str) -> list[Fault]:
     published = authority.published
     if published is None or published.environment in {"", environment}:
         return []
-    return [Fault(str(file), f"{published.name} belongs to {published.environment}")]
+    return [Fault(str(authority.path), f"{published.name} belongs to {published.environment}")]
 
 
-def _files(folder: Path) -> Iterable[tuple[Path, bool]]:
-    for directory, is_anchor in ((folder / ANCHORS, True), (folder, False)):
-        if directory.is_dir():
-            for path in sorted(directory.iterdir()):
-                if path.suffix.lower() in SUFFIXES and path.is_file():
-                    yield path, is_anchor
+def _read_authorities(
+    known: Mapping[str, Published],
+    listed: Mapping[str, Published],
+    faults: list[Fault],
+    folder: Path,
+    *,
+    anchor: bool,
+) -> list[Authority]:
+    """The authorities of the files in a folder; what is wrong with a file goes to `faults`."""
+    found: list[Authority] = []
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix.lower() in SUFFIXES and file.is_file():
+            try:
+                links = read_certificates(file)
+                found += [_authority(file, link, known, listed, anchor=anchor) for link in links]
+            except ValueError as fault:
+                faults.append(Fault(str(file), str(fault)))
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

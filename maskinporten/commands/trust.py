@@ -129,7 +129,7 @@ def _list(arguments: argparse.Namespace) -> int:
     place = arguments.revocation or Settings.folder_from_environ("REVOCATION")
     lists = {}
     if place is not None:
-        revocation = Revocation(trust.authorities, Path(place), time.time, lambda _: None, 900)
+        revocation = Revocation(trust.publishers, Path(place), time.time, lambda _: None, 900)
         revocation.load()
         lists = dict(revocation.evidence.lists)
     for authority in trust.authorities:

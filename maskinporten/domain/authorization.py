@@ -1,6 +1,6 @@
 """Whether a grant may become a token, and for which consumer and supplier."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,6 +10,7 @@ from maskinporten.domain.grant import Grant
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.registry import Registry
 from maskinporten.domain.scope import AccessState, Scope, ScopeName
+from maskinporten.domain.seal import SealHolder
 from maskinporten.errors import Reason, Refused
 
 
@@ -53,7 +54,7 @@ class Authorization:
 
     client_id: ClientId
     client_amr: str
-    consumer: OrgNo
+    consumer: OrgNo | SealHolder
     supplier: OrgNo | None
     scopes: tuple[ScopeName, ...]
     lifetime: int  # seconds
@@ -142,11 +143,16 @@ def token_lifetime(client: Client, scopes: tuple[Scope, ...], rule: LifetimeRule
     Under CAP the client's number is a ceiling as well. No token outlives MAX_TOKEN_LIFETIME, on
     which the removal of our signing keys relies.
     """
+    return scoped_lifetime(client.access_token_lifetime, scopes, rule)
+
+
+def scoped_lifetime(own: int, scopes: Sequence[Scope], rule: LifetimeRule) -> int:
+    """The same, where the caller's own number of seconds is `own`."""
     scoped = [scope.at_max_age for scope in scopes if scope.at_max_age > 0]
     if not scoped:
-        return min(client.access_token_lifetime, MAX_TOKEN_LIFETIME)
+        return min(own, MAX_TOKEN_LIFETIME)
     if rule is LifetimeRule.CAP:
-        scoped.append(client.access_token_lifetime)
+        scoped.append(own)
     return min(*scoped, MAX_TOKEN_LIFETIME)
 
 

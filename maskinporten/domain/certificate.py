@@ -63,14 +63,13 @@ class TrustStore:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EnterpriseCertificate:
-    """A certificate that proves its holder to be an organisation. Made by this module only.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ProvenCertificate:
+    """A certificate that proves who its holder is; its path ends at an anchor of ours.
 
     Revocation is the next question (domain/revocation.py); `path` is what it is asked about.
     """
 
-    orgno: OrgNo
     issuer: str  # RFC 4514
     serial: int
     not_after: int  # epoch seconds
@@ -80,6 +79,13 @@ class EnterpriseCertificate:
     key: RSAPublicKey
     path: Path
     evidence: tuple[str, ...] = ()  # by which it is held not to be revoked
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EnterpriseCertificate(ProvenCertificate):
+    """A certificate of a Norwegian organisation. Made by `verify_enterprise` only."""
+
+    orgno: OrgNo
 
 
 def read_x5c(x5c: object) -> tuple[bytes, ...]:
@@ -117,6 +123,14 @@ def read_leaf(chain: tuple[bytes, ...]) -> Link:
     """The caller's own certificate, read. Raises Refused: X5C_MALFORMED."""
     try:
         return read_link(chain[0])
+    except Invalid as fault:
+        raise Refused(Reason.X5C_MALFORMED, str(fault)) from fault
+
+
+def read_chain(chain: tuple[bytes, ...]) -> tuple[Link, ...]:
+    """Every certificate of the header, read. Raises Refused: X5C_MALFORMED."""
+    try:
+        return tuple(map(read_link, chain))
     except Invalid as fault:
         raise Refused(Reason.X5C_MALFORMED, str(fault)) from fault
 

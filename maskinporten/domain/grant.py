@@ -11,7 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 
-from maskinporten.domain.certificate import EnterpriseCertificate, read_x5c, verify_x5c_shape
+from maskinporten.domain.certificate import (
+    EnterpriseCertificate,
+    ProvenCertificate,
+    read_x5c,
+    verify_x5c_shape,
+)
 from maskinporten.domain.client import Client, ClientId
 from maskinporten.domain.jose import Malformed, read_base64url, read_object
 from maskinporten.domain.jwk import public_key, rsa_members
@@ -68,8 +73,9 @@ class Signer:
     algorithms: frozenset[str]
     client_amr: str
     kid: str | None = None
-    certificate: EnterpriseCertificate | None = None
+    certificate: ProvenCertificate | None = None
     orgno: OrgNo | None = None  # whose the certificate must be; None where a key is registered
+    client_id: ClientId | None = None  # of a seal, which is no registered client
 
 
 Certificates = Callable[[object, int], EnterpriseCertificate]
@@ -241,10 +247,10 @@ def verify_grant(
         raise Refused(Reason.CLAIM_UNKNOWN, repr(sorted(unknown))[:200])
     _verify_tolerated(claims)
     return Grant(
-        client_id=unverified.client_id,
+        client_id=signer.client_id or unverified.client_id,
         client_amr=signer.client_amr,
         scopes=_read_scopes(claims.get("scope")),
-        spend_key=_spend_key(unverified),
+        spend_key=_spend_key(unverified, signer),
         spent_until=int(expires) + 1 + SKEW,
         resources=_read_resources(claims.get("resource")),
         pid=_read_pid(claims.get("pid")),
@@ -272,7 +278,9 @@ def verify_signature(unverified: UnverifiedGrant, signer: Signer) -> None:
 def _verify_orgno(signer: Signer) -> None:
     """A certificate speaks for its own organisation's clients. Raises Refused: ORGNO_MISMATCH."""
     certificate, expected = signer.certificate, signer.orgno
-    if certificate is not None and expected is not None and certificate.orgno != expected:
+    if not isinstance(certificate, EnterpriseCertificate) or expected is None:
+        return
+    if certificate.orgno != expected:
         raise Refused(Reason.ORGNO_MISMATCH, f"certificate {certificate.orgno}, client {expected}")
 
 
@@ -376,8 +384,10 @@ def _read_details(value: object) -> tuple[Mapping[str, Any], ...] | None:
     return tuple(value)
 
 
-def _spend_key(unverified: UnverifiedGrant) -> bytes:
+def _spend_key(unverified: UnverifiedGrant, signer: Signer) -> bytes:
     """The grant's name among all grants: its client and its jti, or its whole decoded content.
+
+    A seal's grant is named by the certificate, for its `iss` is anyone's to choose.
 
     Decoded, because the same grant may be spelled differently and must still be the same. Named
     by the client, so that nobody can use up another's jti.
@@ -385,4 +395,6 @@ def _spend_key(unverified: UnverifiedGrant) -> bytes:
     jti = unverified.claims.get("jti")
     kind, name = (b"jti", jti.encode()) if jti else (b"sha", unverified.digest)
     client = unverified.client_id.encode()
+    if signer.client_id is not None and signer.certificate is not None:
+        client = b"\0" + hashlib.sha256(signer.certificate.der).digest()
     return hashlib.sha256(b"%d:%b:%b:%b" % (len(client), client, kind, name)).digest()

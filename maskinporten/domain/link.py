@@ -176,7 +176,7 @@ def _mappings(extensions: x509.Extensions) -> tuple[tuple[str, str], ...]:
             value = extension.value
             if not isinstance(value, x509.UnrecognizedExtension):
                 raise Invalid("policy mappings in an unknown form")
-            pairs = tuple(_oid_pair(element) for element in _elements(_sole(value.value)))
+            pairs = tuple(_oid_pair(element) for element in read_elements(verify_sole(value.value)))
             if not pairs or len(pairs) > MAX_POLICIES:
                 raise Invalid("no policy mappings, or too many")
             return pairs
@@ -184,16 +184,17 @@ def _mappings(extensions: x509.Extensions) -> tuple[tuple[str, str], ...]:
 
 
 def _oid_pair(element: bytes) -> tuple[str, str]:
-    first, second = _elements(element)
-    return _oid(first), _oid(second)
+    first, second = read_elements(element)
+    return read_oid(first), read_oid(second)
 
 
-def _oid(element: bytes) -> str:
-    """An OBJECT IDENTIFIER as dotted text (X.690 section 8.19)."""
-    if element[0] != 0x06 or element[-1] & 0x80:  # noqa: PLR2004 - the tag, the last octet's flag
+def read_oid(element: bytes) -> str:
+    """An OBJECT IDENTIFIER as dotted text (X.690 section 8.19). Raises Invalid."""
+    contents = element[_header_length(element) :]
+    if element[0] != 0x06 or not contents or contents[-1] & 0x80:  # noqa: PLR2004 - tag, last flag
         raise Invalid("not an object identifier")
     arcs, number = [], 0
-    for octet in element[_header_length(element) :]:
+    for octet in contents:
         if number == 0 and octet == 0x80:  # noqa: PLR2004 - a leading zero
             raise Invalid("an object identifier with a leading zero")
         number = number << 7 | octet & 0x7F
@@ -206,8 +207,8 @@ def _oid(element: bytes) -> str:
 
 def _verify_algorithms_agree(der: bytes, certificate: x509.Certificate) -> None:
     """RFC 5280 section 4.1.1.2: the algorithm outside must be the one that was signed."""
-    to_be_signed, outer, _ = _elements(der)
-    fields = _elements(to_be_signed)
+    to_be_signed, outer, _ = read_elements(der)
+    fields = read_elements(to_be_signed)
     inner = fields[2]  # version, serialNumber, signature
     if inner != outer or to_be_signed != certificate.tbs_certificate_bytes:
         raise Invalid("two signature algorithms")
@@ -227,8 +228,8 @@ def _element_length(octets: bytes) -> int:
     return header + int.from_bytes(octets[2:header], "big")
 
 
-def _elements(sequence: bytes) -> list[bytes]:
-    """The members of a constructed DER element."""
+def read_elements(sequence: bytes) -> list[bytes]:
+    """The members of a constructed DER element. Raises Invalid."""
     rest = sequence[_header_length(sequence) :]
     found = []
     while rest:
@@ -240,7 +241,8 @@ def _elements(sequence: bytes) -> list[bytes]:
     return found
 
 
-def _sole(octets: bytes) -> bytes:
+def verify_sole(octets: bytes) -> bytes:
+    """The octets, if they are one DER element and no more. Raises Invalid."""
     if _element_length(octets) != len(octets):
         raise Invalid("stray octets")
     return octets

@@ -9,6 +9,7 @@ import msgspec
 from maskinporten.domain.authorization import Authorization
 from maskinporten.domain.jose import base64url
 from maskinporten.domain.orgno import iso6523
+from maskinporten.domain.seal import SealHolder
 from maskinporten.domain.signing import ALGORITHM, SigningKey
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -68,7 +69,9 @@ def access_token_claims(
     claims["iat"] = now
     claims["client_id"] = a.client_id
     claims["jti"] = jti
-    claims["consumer"] = iso6523(a.consumer)
+    claims["consumer"] = (
+        a.consumer.claim() if isinstance(a.consumer, SealHolder) else iso6523(a.consumer)
+    )
     return claims
 
 

@@ -13,9 +13,11 @@ from urllib.parse import unquote_plus
 from starlette.types import Receive, Scope, Send
 
 from maskinporten.audit import AuditLog
-from maskinporten.domain.certificate import EnterpriseCertificate
+from maskinporten.domain.certificate import ProvenCertificate
 from maskinporten.domain.client import JWT_BEARER
 from maskinporten.domain.grant import MAX_ASSERTION_LENGTH, Assertion
+from maskinporten.domain.orgno import OrgNo
+from maskinporten.domain.seal import SealHolder
 from maskinporten.errors import Reason, Refused
 from maskinporten.issuance import Issuance, Issued, issue_token
 from maskinporten.metrics import Metrics
@@ -178,7 +180,7 @@ def _issue(issued: Issued, issuer: str, at: float, trace: str) -> dict[str, Any]
         "event_created": int(at * 1000),
         "correlation_id": trace,
         "client_id": authorization.client_id,
-        "consumer": authorization.consumer,
+        "consumer": _name(authorization.consumer),
         "supplier": authorization.supplier,
         "client_on_behalf_of_id": issued.grant.iss_onbehalfof,
         "client_amr": signer.client_amr,
@@ -194,7 +196,11 @@ def _issue(issued: Issued, issuer: str, at: float, trace: str) -> dict[str, Any]
     }
 
 
-def _certificate(certificate: EnterpriseCertificate | None) -> dict[str, Any]:
+def _name(consumer: OrgNo | SealHolder) -> str:
+    return consumer.identifier if isinstance(consumer, SealHolder) else consumer
+
+
+def _certificate(certificate: ProvenCertificate | None) -> dict[str, Any]:
     if certificate is None:
         return {}
     return {
