@@ -232,7 +232,7 @@ def routes(services: Services) -> list[BaseRoute]:
         *probe_routes(services.settings.issuer, services.keyring, services.clock),
         *error_pages.routes,
         *operations_routes(services.status, services.metrics, services.measure),
-        *selfservice_routes(desk),
+        *selfservice_routes(desk, services.settings.issuer),
     ]
 
 

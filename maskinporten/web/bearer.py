@@ -48,6 +48,8 @@ class OwnTokens:
         self, issuer: str, key_set: Callable[[], bytes], clock: Callable[[], float]
     ) -> None:
         self._issuer = issuer
+        named = [issuer, *(issuer + below for below in ("api/v1", "external/api/v1"))]
+        self._audiences = frozenset(named) | {one.rstrip("/") for one in named}
         self._key_set = key_set
         self._clock = clock
         self._read: bytes | None = None
@@ -65,7 +67,7 @@ class OwnTokens:
             raise Refused(Reason.ACCESS_TOKEN_INVALID, str(fault), named=(sentence,)) from fault
         except KeysUnavailable as fault:
             raise Unavailable(str(fault)) from fault
-        if valid.audiences and not any(one.startswith(self._issuer) for one in valid.audiences):
+        if valid.audiences and valid.audiences.isdisjoint(self._audiences):
             sentence = _SENTENCES["wrong_audience"]
             raise Refused(Reason.ACCESS_TOKEN_INVALID, named=(sentence,))
         return valid

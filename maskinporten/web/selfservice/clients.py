@@ -70,6 +70,7 @@ CLIENT_ENDPOINTS: Final = (
         method="POST", path=_CUSTOMERS, summary="Add a customer", right=CHANGE_CUSTOMERS,
         answer=lambda case, call: clients.add_customer(case, call.path["client_id"], call.body),
         view=views.customer, writes=True, status=201, takes=OnBehalfOfMembers,
+        required=("onbehalfof", "orgno"),
         gives=OnBehalfOfMembers, object_name="clientOnBehalfOf", tag=lambda entry: entry,
     ),
     Endpoint(
@@ -85,7 +86,8 @@ CLIENT_ENDPOINTS: Final = (
         answer=lambda case, call: clients.change_customer(
             case, call.path["client_id"], call.path["onbehalfof"], call.body
         ),
-        view=views.customer, writes=True, takes=OnBehalfOfMembers, gives=OnBehalfOfMembers,
+        view=views.customer, writes=True, takes=OnBehalfOfMembers, required=("orgno",),
+        gives=OnBehalfOfMembers,
         object_name="clientOnBehalfOf", tag=lambda entry: entry,
     ),
     Endpoint(

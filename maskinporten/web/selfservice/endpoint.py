@@ -66,7 +66,8 @@ class Endpoint:
     writes: bool = False
     many: bool = False
     status: int = 200
-    query: tuple[str, ...] = ()  # names of `parameters.PARAMETERS`; those ending in ! must be there
+    query: tuple[str, ...] = ()  # names of `openapi.PARAMETERS`; those ending in ! must be there
+    required: tuple[str, ...] = ()  # members that the body must have
     takes: Any = None  # a msgspec Struct of the body, or `str` for text/plain
     gives: Any = None  # the type of the answer, or of its elements; None: no body
     object_name: str = ""

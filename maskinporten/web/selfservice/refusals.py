@@ -3,8 +3,9 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused, Unavailable
@@ -15,18 +16,41 @@ _NAMED_FAULTS: Final = 3
 _MAX_FAULTS: Final = 100
 
 
+class FieldError(Struct):
+    """One thing that is wrong, in a sentence, and where."""
+
+    errorMessage: str  # noqa: N815 - names of the original
+    isFieldError: bool  # noqa: N815
+    objectName: str  # noqa: N815
+    fieldIdentifier: str  # noqa: N815
+
+
+class ErrorBody(Struct):
+    """What went wrong, for programs and people."""
+
+    status: int
+    timestamp: str
+    correlation_id: str
+    error: str
+    error_description: str
+    errors: list[FieldError]
+
+
 def refusal(fault: Exception, trace: str, object_name: str) -> Response:
     """The answer for whatever was raised."""
     refused, faults = _read(fault, trace)
     status = refused.reason.status
-    body = {
-        "status": status,
-        "timestamp": _instant(),
-        "correlation_id": trace,
-        "error": refused.reason.error,
-        "error_description": refused.description,
-        "errors": [_element(one, object_name) for one in faults[:_MAX_FAULTS]],
-    }
+    body = ErrorBody(
+        status=status,
+        timestamp=_instant(),
+        correlation_id=trace,
+        error=refused.reason.error,
+        error_description=refused.description,
+        errors=[
+            FieldError(str(one), bool(one.path), object_name, one.path)
+            for one in faults[:_MAX_FAULTS]
+        ],
+    )
     return json_response(body, status, _headers(refused, fault))
 
 
@@ -38,15 +62,6 @@ def _read(fault: Exception, trace: str) -> tuple[Refused, tuple[Fault, ...]]:
         fault = Refused(Reason.STATE_CONFLICT, named=("Others were quicker; repeat the request",))
     refused = refused_by(fault, trace)
     return refused, (Fault("", refused.description),)
-
-
-def _element(fault: Fault, object_name: str) -> dict[str, Any]:
-    return {
-        "errorMessage": str(fault),
-        "isFieldError": bool(fault.path),
-        "objectName": object_name,
-        "fieldIdentifier": fault.path,
-    }
 
 
 def _headers(refused: Refused, fault: Exception) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from maskinporten.web.selfservice.clients import CLIENT_ENDPOINTS
 from maskinporten.web.selfservice.desk import Desk
 from maskinporten.web.selfservice.endpoint import Endpoint
 from maskinporten.web.selfservice.keys import KEY_ENDPOINTS
+from maskinporten.web.selfservice.openapi import openapi_routes
 from maskinporten.web.selfservice.refusals import refusal
 from maskinporten.web.selfservice.scopes import SCOPE_ENDPOINTS
 
@@ -44,8 +45,11 @@ class Door:
         await response(scope, receive, send)
 
 
-def selfservice_routes(desk: Desk, endpoints: Iterable[Endpoint] = ENDPOINTS) -> list[BaseRoute]:
+def selfservice_routes(
+    desk: Desk, issuer: str, endpoints: Iterable[Endpoint] = ENDPOINTS
+) -> list[BaseRoute]:
     """Every path with and without a final slash, and a 404 of the API's own under its bases."""
+    endpoints = tuple(endpoints)
     doors: dict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in endpoints:
         for base in BASES if endpoint.own_base is None else (endpoint.own_base,):
@@ -56,6 +60,7 @@ def selfservice_routes(desk: Desk, endpoints: Iterable[Endpoint] = ENDPOINTS) ->
         routes += [Route(path + "/", door), Route(path, door)]
     return [
         *routes,
+        *openapi_routes(endpoints, issuer),
         Route("/api/{rest:path}", _missing, methods=_ALL),
         Route("/external/{rest:path}", _missing, methods=_ALL),
     ]

@@ -62,6 +62,7 @@ SCOPE_ENDPOINTS: Final = (
         right=WRITE_SCOPES,
         answer=lambda case, call: scopes.make_scope(case, call.body),
         view=views.scope, writes=True, status=201, takes=ScopeMembers, gives=ScopeMembers,
+        required=("description",),
         object_name="scope", tag=lambda scope: scope,
     ),
     Endpoint(
@@ -180,6 +181,7 @@ SCOPE_ENDPOINTS: Final = (
         right=WRITE_AS_OPERATOR,
         answer=lambda case, call: prefixes.give_prefix(case, call.body),
         view=views.prefix, writes=True, status=201, takes=PrefixMembers, gives=PrefixMembers,
+        required=("prefix", "owner_orgno"),
         object_name="scopePrefix", tag=lambda prefix: prefix,
     ),
     Endpoint(
