@@ -120,6 +120,7 @@ def _prepare(folder: Path, bits: int) -> dict[str, str]:
         "MASKINPORTEN_ISSUER": _ISSUER,
         "MASKINPORTEN_PORT": str(_PORT),
         "MASKINPORTEN_WORKERS": "1",
+        "MASKINPORTEN_DRAIN": "0",
         "MASKINPORTEN_DATABASE_URL": settings.database_url,
         "MASKINPORTEN_KEY_ENCRYPTION_KEY": "A" * 43 + "=",
         "MASKINPORTEN_ENVIRONMENT": "test",

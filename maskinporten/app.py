@@ -26,9 +26,11 @@ from maskinporten.domain.certificate import TrustStore
 from maskinporten.domain.path import Authorities
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, authority_id
 from maskinporten.domain.rotation import RotationPolicy
-from maskinporten.errors import Fault, InvalidInput, Reason, Refused
+from maskinporten.drain import Drain
+from maskinporten.errors import Fault, InvalidInput, Reason, Refused, Unavailable
 from maskinporten.evidence import FetchLog
 from maskinporten.expiry import ExpiryWatch
+from maskinporten.health import WorkerHealth
 from maskinporten.issuance import Issuance
 from maskinporten.keyring import Keyring
 from maskinporten.metrics import Metrics
@@ -52,6 +54,7 @@ from maskinporten.web.selfservice.routes import selfservice_routes
 from maskinporten.web.token import TokenEndpoint
 
 CLIENT_METHODS: Final = ("private_key_jwt", "virksomhetssertifikat", "QCForESeal", "CForESeal")
+_PATIENCE: Final = 1.0  # seconds before a worker that cannot start tries again
 _log = logging.getLogger(__name__)
 
 
@@ -73,17 +76,13 @@ class Services:
     revocation: Revocation
     expiry: ExpiryWatch
     fetches: FetchLog
-
-    def status(self) -> str:
-        """For /health. Raises Unavailable while no token could be signed."""
-        self.keyring.signing_key()
-        return "DEGRADED" if self.spent.away else "UP"
+    drain: Drain
+    health: WorkerHealth
 
     def measure(self) -> str:
         """Put the gauges that are read, not counted; and give the lines that are neither."""
-        age = max(0.0, self.clock() - self.replica.heard_at)
         self.metrics.put("maskinporten_registry_revision", self.replica.registry.revision)
-        self.metrics.put("maskinporten_registry_age_seconds", age)
+        self.metrics.put("maskinporten_registry_age_seconds", self.replica.age)
         self.metrics.put("maskinporten_audit_lines_lost", self.audit.lost)
         for authority in self.trust.publishers:
             lists = self.revocation.evidence.lists.get(authority_id(authority.link), ())
@@ -167,7 +166,7 @@ async def open_services(
         stack.push_async_callback(store.close)
         await store.migrate()
         keyring = open_keyring(settings, policy, clock)
-        replica = Replica(store, clock)
+        replica = Replica(store, clock, settings.max_staleness)
         replica.on_change(keyring.load)
         rotation = Rotation(store, replica, keyring, policy, clock, settings.signing_key_bits)
         await rotation.advance()
@@ -196,7 +195,7 @@ async def open_services(
         issuance = Issuance(
             issuer=settings.issuer,
             audiences=settings.audiences,
-            registry=lambda: replica.registry,
+            registry=replica.current,
             signing_key=keyring.signing_key,
             spend=spent.spend,
             lifetime_rule=LifetimeRule(settings.lifetime_rule),
@@ -206,15 +205,17 @@ async def open_services(
         )
         expiry = ExpiryWatch(lambda: replica.registry, revocation.watched, clock)
         fetches = FetchLog(store, clock, settings.proxy_networks)
+        drain = Drain(settings.metrics_file)
         loops = (
             replica.follow(), revocation.follow(), expiry.follow(), rotation.run(),
-            fetches.follow(),
+            fetches.follow(), drain.watch(),
         )  # fmt: skip
         for loop in loops:
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         yield Services(
             settings, store, replica, keyring, rotation, spent, metrics, audit, issuance, clock,
-            trust, revocation, expiry, fetches,
+            trust, revocation, expiry, fetches, drain,
+            WorkerHealth(keyring, replica, spent, drain),
         )  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def routes(services: Services) -> list[BaseRoute]:
         *metadata_routes(services.settings.issuer, services.keyring, services.fetches),
         *probe_routes(services.settings.issuer, services.keyring, services.clock),
         *error_pages.routes,
-        *operations_routes(services.status, services.metrics, services.measure),
+        *operations_routes(services.health.look, services.metrics, services.measure),
         *selfservice_routes(desk, services.settings.issuer),
     ]
 
@@ -242,6 +243,7 @@ class Application:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
+        self._drain: Drain | None = None
         self._token: TokenEndpoint | None = None
         self._rest: Starlette | None = None
 
@@ -250,6 +252,8 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http" and self._token is not None and self._rest is not None:
+            if self._drain is not None and self._drain.begun:
+                send = self._drain.closing(send)
             path = scope["path"]
             if path in {"/token", "/token/"}:
                 await self._token(scope, receive, send)
@@ -259,8 +263,8 @@ class Application:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with open_services(self._settings, self._clock) as services:
-                self.open(services)
+            async with contextlib.AsyncExitStack() as stack:
+                self.open(await self._opened(stack))
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except Exception as fault:
@@ -269,8 +273,18 @@ class Application:
             raise
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def _opened(self, stack: contextlib.AsyncExitStack) -> Services:
+        """The parts, once the database lets us: a worker that died while it is away comes back."""
+        while True:
+            try:
+                return await stack.enter_async_context(open_services(self._settings, self._clock))
+            except Unavailable as away:
+                _log.warning("this worker waits for the database: %s", away)
+                await asyncio.sleep(_PATIENCE)
+
     def open(self, services: Services) -> None:
         """Begin to answer with these parts."""
+        self._drain = services.drain
         self._token = TokenEndpoint(
             services.issuance, services.clock, services.audit, services.metrics
         )

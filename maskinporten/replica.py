@@ -9,6 +9,7 @@ from maskinporten.errors import Unavailable
 from maskinporten.store import Store
 
 _POLL = 2.0  # seconds at most between two looks, should no wake-up come
+_RETRY_AFTER = 10  # seconds a caller should leave a node alone that was cut off for long
 _RETRY = 0.5  # seconds between looks while the database is away
 _log = logging.getLogger(__name__)
 
@@ -16,14 +17,17 @@ _log = logging.getLogger(__name__)
 class Replica:
     """The registry as this worker knows it: one immutable value, replaced as a whole.
 
-    `on_change` is called with each new value, before anyone else sees it.
+    `on_change` is called with each new value, before anyone else sees it. What is older than
+    `max_staleness` seconds is not given out for issuing (0: whatever its age).
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float], max_staleness: float = 0) -> None:
         self.registry = Registry()
-        self.heard_at = 0.0  # epoch seconds at which the database last answered
+        self.heard_at = 0.0  # epoch seconds at which this was last known to be true
+        self.why = ""  # it could not be followed when last tried; empty: it could
         self._store = store
         self._clock = clock
+        self._max_staleness = max_staleness
         self._catching_up = asyncio.Lock()
         self._listeners: list[Callable[[Registry], None]] = []
 
@@ -31,6 +35,20 @@ class Replica:
         """Tell `listener` of every new registry, beginning with the one held now."""
         self._listeners.append(listener)
         listener(self.registry)
+
+    @property
+    def age(self) -> float:
+        """Seconds since this was last known to be the registry as it is."""
+        return max(0.0, self._clock() - self.heard_at)
+
+    def current(self) -> Registry:
+        """The registry to decide on. Raises Unavailable once it is too old for that."""
+        if self._max_staleness and (age := self.age) > self._max_staleness:
+            raise Unavailable(
+                f"the registry is {int(age)} s old, more than MASKINPORTEN_MAX_STALENESS",
+                retry_after=_RETRY_AFTER,
+            )
+        return self.registry
 
     async def catch_up(self) -> Registry:
         """Read what was written since; what this call was preceded by is in the answer.
@@ -40,7 +58,7 @@ class Replica:
         async with self._catching_up:
             seen = self.registry.revision
             revision, entities = await self._store.changes_since(seen)
-            self.heard_at = self._clock()
+            asked = self._clock()
             if revision < seen:
                 # The database was put back to an earlier state; ours is no longer true.
                 _log.error("the registry went back from revision %d to %d", seen, revision)
@@ -52,17 +70,22 @@ class Replica:
                 for listener in self._listeners:
                     listener(registry)
                 self.registry = registry
+            self.heard_at = asked
+            self.why = ""
             return self.registry
 
     async def follow(self) -> None:
-        """Catch up for ever. While the database is away, what is held stays in use."""
+        """Catch up for ever. While the database is away, what is held stays in use.
+
+        So it does when a listener refuses what is new, such as a signing key that does not open.
+        """
         while True:
             try:
                 await self._store.wake(_POLL)
                 await self.catch_up()
-            except Unavailable as away:
-                _log.warning("the registry cannot be followed: %s", away)
-                await asyncio.sleep(_RETRY)
-            except Exception:  # noqa: BLE001 - a defect must not leave this worker behind for good
-                _log.exception("the registry cannot be followed")
+            except Exception as fault:  # noqa: BLE001 - this loop must never end
+                if str(fault) != self.why:
+                    unexpected = None if isinstance(fault, Unavailable) else fault
+                    _log.warning("the registry cannot be followed: %s", fault, exc_info=unexpected)
+                self.why = str(fault)
                 await asyncio.sleep(_RETRY)

@@ -17,6 +17,7 @@ PREFIX: Final = "MASKINPORTEN_"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _KEY_LENGTH: Final = 32  # octets
 _MAX_PORT: Final = 65535
+_MAX_DRAIN: Final = 3600  # seconds
 MAKE_A_KEY: Final = "make one with: openssl rand -base64 32"
 
 
@@ -104,6 +105,12 @@ class Settings:
     rotation_canary: str = ""
     # Seconds that these steps take together, before the activation.
     rotation_canary_time: int = 86_400
+    # Seconds without a word from the database after which no tokens are issued; 0: never. Too
+    # few: an outage of the database becomes ours. Too many: a node cut off serves removed keys.
+    max_staleness: int = 3600
+    # Seconds between saying that we leave (/readyz is 503) and leaving, after SIGTERM. Too few:
+    # the gateway still sends requests.
+    drain: int = 10
     # Networks of proxies whose X-Forwarded-For is believed. Too wide: callers invent their own.
     trusted_proxies: str = ""
 
@@ -197,6 +204,8 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
             None if settings.revocation_refresh >= 1 else "must be at least 1 second",
         ),
         ("rotation_canary", _shares_fault(settings)),
+        ("max_staleness", None if settings.max_staleness >= 0 else "must not be negative"),
+        ("drain", None if 0 <= settings.drain <= _MAX_DRAIN else "must be 0 to 3600 seconds"),
         ("trusted_proxies", _networks_fault(settings)),
         ("unknown_claims", _choice(settings.unknown_claims, "accept", "refuse")),
         ("lifetime_rule", _choice(settings.lifetime_rule, "override", "cap")),
@@ -308,6 +317,8 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "rotation_evidence_patience": _read_number,
     "rotation_canary": str,
     "rotation_canary_time": _read_number,
+    "max_staleness": _read_number,
+    "drain": _read_number,
     "trusted_proxies": str,
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {

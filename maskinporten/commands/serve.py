@@ -3,10 +3,13 @@
 import argparse
 import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from granian import Granian
@@ -15,11 +18,12 @@ from granian.http import HTTP1Settings
 
 from maskinporten.app import open_services
 from maskinporten.backup import find_restoration, findings
+from maskinporten.drain import flag_of
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.settings import PREFIX, Settings
 
 _HEADER_DEADLINE = 10_000  # milliseconds for a caller to finish its headers
-_DRAIN = 30  # seconds for requests under way when the server is told to stop
+_FINISH = 30  # seconds for requests under way when the workers are told to stop
 
 
 def add_parser(commands: Any) -> None:
@@ -77,13 +81,13 @@ async def prepare(settings: Settings) -> None:
 def run_server(settings: Settings) -> None:
     """Serve until told to stop. The workers read the same environment as this process."""
     with tempfile.TemporaryDirectory(prefix="maskinporten-") as folder:
+        counters = settings.metrics_file or Path(folder) / "metrics"
         if settings.metrics_file is None:
-            counters = Path(folder) / "metrics"
             counters.touch(mode=0o600)
             os.environ[f"{PREFIX}METRICS_FILE"] = str(counters)
         if settings.revocation is None:
             os.environ[f"{PREFIX}REVOCATION"] = str(Path(folder) / "revocation")
-        Granian(
+        server = Granian(
             "maskinporten.app:create",
             address=settings.host,
             port=settings.port,
@@ -97,6 +101,33 @@ def run_server(settings: Settings) -> None:
             websockets=False,
             backpressure=settings.backpressure,
             respawn_failed_workers=True,
-            workers_kill_timeout=_DRAIN,
+            workers_kill_timeout=_FINISH,
             log_access=False,
-        ).serve()
+        )
+        flag = flag_of(counters, os.getpid())
+        server.on_startup(lambda: _leave_on_sigterm(flag, settings.drain))
+        try:
+            server.serve()
+        finally:
+            flag.unlink(missing_ok=True)
+
+
+def _leave_on_sigterm(flag: Path, seconds: int) -> None:
+    """The first SIGTERM says that we leave, and stops us `seconds` later; a second one at once.
+
+    Ctrl-C (SIGINT) does not wait: nobody sends requests to a server on a desk.
+    """
+    flag.unlink(missing_ok=True)
+    stop: Any = signal.getsignal(signal.SIGTERM)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if seconds == 0 or flag.exists():
+            stop(number, frame)
+            return
+        flag.touch()
+        print(f"maskinporten leaves in {seconds} s", file=sys.stderr, flush=True)
+        timer = threading.Timer(seconds, stop)
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, leave)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from maskinporten.errors import Unavailable
+from maskinporten.health import Health
 from maskinporten.metrics import Metrics
 from maskinporten.web.answers import json_response
 
@@ -14,29 +14,28 @@ _NO_STORE = {"cache-control": "no-store"}
 
 
 def operations_routes(
-    status: Callable[[], str], metrics: Metrics, before_scrape: Callable[[], str]
+    look: Callable[[], Health], metrics: Metrics, before_scrape: Callable[[], str]
 ) -> list[BaseRoute]:
-    """`status` is UP, DEGRADED, DOWN or OUT_OF_SERVICE, and raises Unavailable for DOWN."""
-
-    def _status() -> str:
-        try:
-            return status()
-        except Unavailable:
-            return "DOWN"
+    """What /health and the probes say comes from `look`; gauges are put `before_scrape`."""
 
     async def health(_request: Request) -> Response:
-        """UP and DEGRADED are 200, as customers' monitors expect; DOWN is 503."""
-        found = _status()
-        return json_response({"status": found}, 200 if found != "DOWN" else 503, _NO_STORE)
+        """UP and DEGRADED are 200, as customers' monitors expect; the others are 503."""
+        found = look()
+        body: dict[str, object] = {"status": found.status}
+        if found.reasons:
+            body |= {"reasons": found.reasons, "registry_age_seconds": found.registry_age}
+        return json_response(body, 200 if found.ready else 503, _NO_STORE)
 
     async def livez(_request: Request) -> Response:
         """This process answers. It says nothing about anything we lean on."""
         return PlainTextResponse("alive\n", headers=_NO_STORE)
 
     async def readyz(_request: Request) -> Response:
-        """Tokens can be issued: a registry is loaded and a signing key is open."""
-        if _status() == "DOWN":
-            return PlainTextResponse("not ready\n", 503, headers=_NO_STORE)
+        """A token request would be answered, and we do not mean to leave."""
+        found = look()
+        if not found.ready:
+            sentence = "; ".join(("not ready", *found.reasons)) + "\n"
+            return PlainTextResponse(sentence, 503, headers={**_NO_STORE, "retry-after": "10"})
         return PlainTextResponse("ready\n", headers=_NO_STORE)
 
     async def scrape(_request: Request) -> Response:

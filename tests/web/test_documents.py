@@ -55,7 +55,11 @@ async def test_health(server: Server) -> None:
     assert (await server.http.get("/livez")).status_code == 200
     assert (await server.http.get("/readyz")).status_code == 200
     server.services.spent.away = True
-    assert (await server.http.get("/health")).json() == {"status": "DEGRADED"}
+    assert (await server.http.get("/health")).json() == {
+        "status": "DEGRADED",
+        "reasons": ["spent grants cannot be written to the database"],
+        "registry_age_seconds": 0,
+    }
 
 
 async def test_health_without_a_signing_key(server: Server) -> None:
@@ -63,7 +67,8 @@ async def test_health_without_a_signing_key(server: Server) -> None:
     server.services.keyring._active = None
 
     health = await server.http.get("/health")
-    assert (health.status_code, health.json()) == (503, {"status": "DOWN"})
+    assert (health.status_code, health.json()["status"]) == (503, "DOWN")
+    assert health.json()["reasons"] == ["no signing key is open"]
     assert (await server.http.get("/readyz")).status_code == 503
     assert (await server.http.get("/livez")).status_code == 200
     refused = await server.post(assertion())
