@@ -133,6 +133,27 @@ def read_published(path: Path) -> Mapping[str, Published]:
     return {entry.sha256: entry for entry in _published(entries, path)}
 
 
+@dataclass(frozen=True, slots=True)
+class ListState:
+    """The trusted list that a country's anchors in the folder `eu` came from."""
+
+    territory: str
+    sequence: int
+    next_update: int  # epoch seconds
+
+
+def read_list_states(folder: Path) -> list[ListState]:
+    """Every list that was imported into the trust directory. Raises InvalidInput."""
+    found = []
+    for path in sorted((folder / EUROPEAN).glob("*.toml")):
+        state = _read_toml(path)
+        sequence, next_update = state.get("sequence"), state.get("next_update")
+        if not isinstance(sequence, int) or not isinstance(next_update, int):
+            raise InvalidInput((Fault(str(path), "needs the numbers sequence and next_update"),))
+        found.append(ListState(path.stem.upper(), sequence, next_update))
+    return found
+
+
 def read_certificates(path: Path) -> list[Link]:
     """Every certificate in a PEM or DER file. Raises ValueError with a sentence."""
     try:

@@ -22,6 +22,7 @@ from maskinporten.trust import (
     fingerprint,
     is_self_signed,
     read_certificates,
+    read_list_states,
     read_published,
     read_trust,
 )
@@ -48,6 +49,21 @@ def add_parser(commands: Any) -> None:
     check = parts.add_parser("check", parents=[where], help="compare files with what is published")
     check.add_argument("files", type=Path, nargs="+", metavar="FILE")
     check.set_defaults(run=_check)
+    imported = parts.add_parser(
+        "import-list",
+        parents=[where],
+        help="accept the seal authorities of a European trusted list",
+        description="Shows what a country's signed trusted list (ETSI TS 119 612) would change in "
+        "the folder eu of the trust directory; --apply does it. What it does not vouch for any "
+        "more is removed.",
+    )
+    imported.add_argument("file", type=Path, metavar="FILE", help="the list as XML")
+    imported.add_argument(
+        "--signer", type=Path, action="append", required=True, metavar="CERT",
+        help="a certificate of the scheme operator, PEM or DER; may be repeated",
+    )  # fmt: skip
+    imported.add_argument("--apply", action="store_true", help="write it")
+    imported.set_defaults(run=_import_list)
     shown = parts.add_parser("list", parents=[where], help="what is accepted, and fresh until when")
     shown.add_argument("--revocation", type=Path, metavar="DIR")
     shown.set_defaults(run=_list)
@@ -123,6 +139,13 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if every else 1
 
 
+def _import_list(arguments: argparse.Namespace) -> int:
+    # Late, for the XML libraries are many and nothing else needs them.
+    from maskinporten.commands.trusted_list import import_list  # noqa: PLC0415
+
+    return import_list(_folder(arguments), arguments.file, arguments.signer, apply=arguments.apply)
+
+
 def _list(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments)
     trust = read_trust(folder, _environment(folder))
@@ -135,14 +158,19 @@ def _list(arguments: argparse.Namespace) -> int:
     for authority in trust.authorities:
         promised = [found.next_update for found in lists.get(authority_id(authority.link), ())]
         print(_shown(authority, max(promised, default=None)))
+    for authority in trust.european:
+        promised = [found.next_update for found in lists.get(authority_id(authority.link), ())]
+        print(_shown(authority, max(promised, default=None), "anchor of seals"))
+    for listed in read_list_states(folder):
+        print(f"trusted list {listed.territory} {listed.sequence}: {_until(listed.next_update)}")
     print("policies: " + " ".join(trust.store.policies))
     if not trust.authorities:
         print(f"no authority is accepted yet; see {folder.parent / 'README.md'}", file=sys.stderr)
     return 0
 
 
-def _shown(authority: Authority, promised: int | None) -> str:
-    role = "anchor" if authority.is_anchor else "intermediate"
+def _shown(authority: Authority, promised: int | None, role: str = "") -> str:
+    role = role or ("anchor" if authority.is_anchor else "intermediate")
     lines = [f"{role} {_subject(authority.link)}", f"  sha256 {authority.sha256}"]
     published = authority.published
     lines.append(f"  published as {published.name}" if published else "  not published")
@@ -152,6 +180,13 @@ def _shown(authority: Authority, promised: int | None) -> str:
     if authority.crl:
         lines.append(f"  list promised until {_date(promised) if promised else '(none yet)'}")
     return "\n".join(lines)
+
+
+def _until(next_update: int) -> str:
+    day = _date(next_update)
+    if next_update < time.time():
+        return f"EXPIRED {day}; import its successor"
+    return f"promised until {day}"
 
 
 def _subject(link: Link) -> str:
