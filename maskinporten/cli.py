@@ -8,12 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from maskinporten import __version__
-from maskinporten.commands import backup, check, dev, keys, pki, registry, serve, token, trust
+from maskinporten.commands import (
+    admin,
+    backup,
+    check,
+    dev,
+    keys,
+    pki,
+    registry,
+    serve,
+    token,
+    trust,
+)
 from maskinporten.errors import InvalidInput, Unavailable
 from maskinporten.keyring import KeyDoesNotOpen
 from maskinporten.store import Conflict, SchemaTooNew
 
-_COMMANDS = (dev, serve, token, registry, keys, backup, pki, trust, check)
+_COMMANDS = (dev, serve, token, registry, admin, keys, backup, pki, trust, check)
 _EPILOG = """\
 Begin with `maskinporten dev`: a whole small world on this machine, with a token to look at.
 `serve` is configured by environment variables named MASKINPORTEN_…; the README lists them.

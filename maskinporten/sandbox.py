@@ -18,6 +18,7 @@ from maskinporten.administration import administer
 from maskinporten.app import open_store
 from maskinporten.domain.jwk import rsa_members, thumbprint
 from maskinporten.domain.manifest import plan
+from maskinporten.domain.selfservice.bootstrap import admin_document
 from maskinporten.issuer_folder import IssuerFolder, make_issuer_folder, open_issuer_folder
 from maskinporten.replica import Replica
 from maskinporten.settings import PREFIX
@@ -25,6 +26,7 @@ from maskinporten.settings import PREFIX
 PROVIDER: Final = "310000019"
 CONSUMER: Final = "310000027"
 CLIENT_ID: Final = "sandbox-consumer"
+ADMIN_CLIENT_ID: Final = "sandbox-admin"  # the provider runs the sandbox, and its own affairs
 CERTIFIED_CLIENT_ID: Final = "sandbox-certified"  # no key is registered: its certificate speaks
 SCOPE: Final = "sandbox:contacts.read"
 _KEY_BITS: Final = 2048
@@ -124,13 +126,15 @@ def world_document(sandbox: Sandbox) -> dict[str, Any]:
     """The world in the format of `maskinporten apply`."""
     n, e = _public_members(sandbox.client_key)
     key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": sandbox.kid, "n": n, "e": e}
+    admin = admin_document(PROVIDER, PROVIDER, ADMIN_CLIENT_ID, {"keys": [key]}, operator=True)
     return {
         "organizations": [
             {"orgnr": PROVIDER, "name": "Sandbox API Provider"},
             {"orgnr": CONSUMER, "name": "Sandbox Consumer"},
         ],
-        "prefixes": [{"prefix": "sandbox", "owner_orgno": PROVIDER}],
+        "prefixes": [{"prefix": "sandbox", "owner_orgno": PROVIDER}, *admin["prefixes"]],
         "scopes": [
+            *admin["scopes"],
             {"name": SCOPE, "description": "Read contact details"},
             {
                 "name": "sandbox:contacts.write",
@@ -143,8 +147,9 @@ def world_document(sandbox: Sandbox) -> dict[str, Any]:
                 "accessible_for_all": True,
             },
         ],
-        "accesses": [{"scope": SCOPE, "consumer_orgno": CONSUMER}],
+        "accesses": [{"scope": SCOPE, "consumer_orgno": CONSUMER}, *admin["accesses"]],
         "clients": [
+            *admin["clients"],
             {
                 "client_id": CLIENT_ID,
                 "client_name": "Sandbox consumer's backend",

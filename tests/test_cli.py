@@ -340,7 +340,7 @@ def test_dev_does_the_main_job_and_its_lines_can_be_pasted(tmp_path: Path) -> No
             assert decoded["claims"]["scope"] == "sandbox:contacts.read"
             kids.add(decoded["header"]["kid"])
             assert json.loads(shell(curl, environment))["token_type"] == "Bearer"
-            assert json.loads(shell(export, environment))["prefixes"][0]["prefix"] == "sandbox"
+            assert json.loads(shell(export, environment))["prefixes"][1]["prefix"] == "sandbox"
             refused = subprocess.run(  # noqa: S602 - the lines are our own
                 decode.replace("contacts.read", "contacts.write"),
                 shell=True,

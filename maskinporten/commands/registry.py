@@ -125,17 +125,21 @@ def _resolve_keys(client: dict[str, Any], folder: Path, path: str, faults: list[
         if "jwks_file" in client:
             where = f"{path}.jwks_file"
             text = (folder / str(client.pop("jwks_file"))).read_text("utf-8")
-            client["jwks"] = _key_set(text)
+            client["jwks"] = key_set_of(text)
         elif "pem" in client:
             where = f"{path}.pem"
-            client["jwks"] = _key_set(str(client.pop("pem")))
+            client["jwks"] = key_set_of(str(client.pop("pem")))
     except OSError as fault:
         faults.append(Fault(where, f"cannot be read: {fault.strerror}"))
     except ValueError as fault:
         faults.append(Fault(where, str(fault)))
 
 
-def _key_set(text: str) -> dict[str, Any]:
+def key_set_of(text: str) -> dict[str, Any]:
+    """The key set of a text: a JWK set, or a public key or certificate in PEM.
+
+    Raises ValueError with a sentence.
+    """
     if "-----BEGIN" in text:
         return {"keys": [jwk_of_pem(text)]}
     found: dict[str, Any] = json.loads(text)
