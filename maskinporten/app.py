@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from maskinporten.altinn import Altinn, altinn_policy, open_altinn
 from maskinporten.audit import AuditLog
 from maskinporten.certificates import enterprise_verdicts, seal_verdicts
 from maskinporten.domain.authorization import LifetimeRule
@@ -78,6 +79,7 @@ class Services:
     fetches: FetchLog
     drain: Drain
     health: WorkerHealth
+    altinn: Altinn | None
 
     def measure(self) -> str:
         """Put the gauges that are read, not counted; and give the lines that are neither."""
@@ -192,12 +194,18 @@ async def open_services(
         )
         verdicts.watch = seals.watch = revocation.watch
         revocation.load()
+        altinn = await stack.enter_async_context(
+            open_altinn(
+                altinn_policy(settings), settings.issuer, keyring.signing_key, metrics, clock
+            )
+        )
         issuance = Issuance(
             issuer=settings.issuer,
             audiences=settings.audiences,
             registry=replica.current,
             signing_key=keyring.signing_key,
             spend=spent.spend,
+            delegations=altinn,
             lifetime_rule=LifetimeRule(settings.lifetime_rule),
             refuse_unknown_claims=settings.unknown_claims == "refuse",
             certificates=verdicts,
@@ -215,7 +223,7 @@ async def open_services(
         yield Services(
             settings, store, replica, keyring, rotation, spent, metrics, audit, issuance, clock,
             trust, revocation, expiry, fetches, drain,
-            WorkerHealth(keyring, replica, spent, drain),
+            WorkerHealth(keyring, replica, spent, drain, altinn), altinn,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from maskinporten.altinn import Altinn
 from maskinporten.drain import Drain
 from maskinporten.errors import Unavailable
 from maskinporten.keyring import Keyring
@@ -44,6 +45,7 @@ class WorkerHealth:
     replica: Replica
     spent: SpentGrants
     drain: Drain
+    altinn: Altinn | None
 
     def look(self) -> Health:
         """As it is now. The worst word wins; every reason is named."""
@@ -63,6 +65,8 @@ class WorkerHealth:
             found.append((Status.DEGRADED, "the registry cannot be followed"))
         if self.spent.away:
             found.append((Status.DEGRADED, "spent grants cannot be written to the database"))
+        if self.altinn is not None and self.altinn.away:
+            found.append((Status.DEGRADED, "Altinn does not answer"))
         order = [Status.DOWN, Status.OUT_OF_SERVICE, Status.DEGRADED]
         status = min((word for word, _ in found), key=order.index, default=Status.UP)
         return Health(status, tuple(reason for _, reason in found), int(age))

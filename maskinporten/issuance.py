@@ -1,19 +1,28 @@
 """From assertion to access token, in one straight line. No HTTP, no SQL, no rules."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from maskinporten.domain.altinn import (
+    Confirmation,
+    Question,
+    delegation_of,
+    delegation_questions,
+    detail_question,
+    verify_detail,
+)
 from maskinporten.domain.authorization import (
     Authorization,
-    Delegation,
     Entitlement,
     LifetimeRule,
     authorize,
     entitle,
+    with_detail,
 )
 from maskinporten.domain.client import ClientId
+from maskinporten.domain.details import read_wish
 from maskinporten.domain.grant import (
     Assertion,
     Certificates,
@@ -35,10 +44,16 @@ _JTI_OCTETS = 32  # 256 random bits, 43 characters
 
 
 class Delegations(Protocol):
-    """Whoever knows which consumer has delegated what to whom; in practice Altinn."""
+    """Whoever knows what was delegated, approved or consented to; in practice Altinn."""
 
-    async def find(self, entitlement: Entitlement) -> Delegation | None:
-        """The delegation that the entitlement needs, or None. Raises Unavailable."""
+    async def ask(
+        self, source: str | None, questions: Sequence[Question], now: float
+    ) -> tuple[Confirmation, ...]:
+        """An answer to each question, or none at all where the source is unknown.
+
+        `source` is as in a scope's `delegation_source`; None: whoever answers for system users
+        and consents. `now` is in epoch seconds. Raises Unavailable.
+        """
         ...
 
 
@@ -74,6 +89,7 @@ class Issued:
     authorization: Authorization
     grant: Grant
     signer: Signer
+    confirmations: tuple[Confirmation, ...] = ()
 
 
 async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
@@ -85,6 +101,7 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     registry = s.registry()
     unverified = read_assertion(assertion)
     seal = s.seals and find_seal(unverified, registry, s.certificates, s.seals, now)
+    confirmations: tuple[Confirmation, ...] = ()
     if seal is not None:
         signer = seal_signer(seal)
         grant = _verify(s, unverified, signer, now)
@@ -93,12 +110,19 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
         client = registry.client(unverified.client_id)
         signer = find_signer(unverified, client, now, s.certificates)
         grant = _verify(s, unverified, signer, now)
+        wish = read_wish(grant)
         entitlement = entitle(grant, client, registry, s.lifetime_rule)
-        authorization = authorize(entitlement, await _find_delegation(s, entitlement))
+        confirmations = await _find_delegations(s, entitlement, now)
+        authorization = authorize(entitlement, delegation_of(entitlement, confirmations))
+        if wish is not None:
+            found = await _find_detail(s, detail_question(wish, entitlement), now)
+            authorization = with_detail(authorization, verify_detail(found))
+            confirmations = (*confirmations, found)
     key = s.signing_key(authorization.client_id)
     await s.spend(grant.spend_key, grant.spent_until)
     jti = secrets.token_urlsafe(_JTI_OCTETS)
-    return Issued(sign_token(authorization, key, s.issuer, now, jti), authorization, grant, signer)
+    token = sign_token(authorization, key, s.issuer, now, jti)
+    return Issued(token, authorization, grant, signer, confirmations)
 
 
 def _verify(s: Issuance, unverified: UnverifiedGrant, signer: Signer, now: int) -> Grant:
@@ -106,10 +130,19 @@ def _verify(s: Issuance, unverified: UnverifiedGrant, signer: Signer, now: int) 
     return verify_grant(unverified, signer, s.audiences, now, refuse_unknown_claims=refuse_unknown)
 
 
-async def _find_delegation(s: Issuance, entitlement: Entitlement) -> Delegation | None:
+async def _find_delegations(
+    s: Issuance, entitlement: Entitlement, now: int
+) -> tuple[Confirmation, ...]:
     """Ask only where a delegation is needed; without anyone to ask there is none."""
-    if entitlement.grant.authorization_details is not None:
-        raise Refused(Reason.DETAILS_TYPE_UNKNOWN)
-    if entitlement.delegation_source is None or s.delegations is None:
-        return None
-    return await s.delegations.find(entitlement)
+    questions = delegation_questions(entitlement)
+    if not questions or s.delegations is None:
+        return ()
+    return await s.delegations.ask(entitlement.delegation_source, questions, now)
+
+
+async def _find_detail(s: Issuance, question: Question, now: int) -> Confirmation:
+    """Without anyone to ask, a server knows no type of `authorization_details`."""
+    if s.delegations is None:
+        raise Refused(Reason.DETAILS_TYPE_UNKNOWN, "there is no line to Altinn")
+    (confirmation,) = await s.delegations.ask(None, (question,), now)
+    return confirmation

@@ -112,9 +112,15 @@ class Metrics:
 
 
 _REVOCATION: Final = "maskinporten_revocation_list_until_seconds"
+_ALTINN: Final = "maskinporten_altinn_calls_total"
+_ALTINN_OUTCOMES: Final = (
+    "yes", "no", "mismatch", "remembered", "held", "full", "timeout", "unreachable",
+    "unauthorized", "busy", "error", "unusable", "unknown_source",
+)  # fmt: skip
 GAUGES: Final = frozenset(
     {
         _REVOCATION,
+        "maskinporten_altinn_away",
         "maskinporten_registry_revision",
         "maskinporten_registry_age_seconds",
         "maskinporten_database_away",
@@ -130,6 +136,9 @@ HELP: Final = {
     "maskinporten_database_away": "1 while spent grants cannot be written to the database.",
     "maskinporten_grants_spent_locally_total": "Grants spent on this node's word alone.",
     _REVOCATION: "Until when (epoch) an authority's list of revoked certificates is promised.",
+    _ALTINN: "Questions for Altinn, by what became of them.",
+    "maskinporten_altinn_grace_total": "Tokens that lean on a delegation from before Altinn left.",
+    "maskinporten_altinn_away": "1 while Altinn is not asked because it does not answer.",
     "maskinporten_audit_lines_lost": "Audit lines that could not be written.",
 }
 
@@ -150,6 +159,8 @@ def _catalogue(
     yield "maskinporten_token_seconds_count", "", [""]
     yield "maskinporten_token_seconds_sum", "", [""]
     yield "maskinporten_grants_spent_locally_total", "", [""]
+    yield _ALTINN, "outcome", _ALTINN_OUTCOMES
+    yield "maskinporten_altinn_grace_total", "", [""]
     for gauge in sorted(GAUGES - {_REVOCATION}):
         yield gauge, "", [""]
     yield _REVOCATION, "authority", authorities

@@ -113,6 +113,21 @@ class Settings:
     drain: int = 10
     # Networks of proxies whose X-Forwarded-For is believed. Too wide: callers invent their own.
     trusted_proxies: str = ""
+    # Where delegations are looked up: source=base pairs, apart by spaces; the first also answers
+    # for system users and consents. Unset: nothing is delegated.
+    altinn: str = ""
+    # Whose the tokens are that we show to Altinn. Needed beside `altinn`.
+    altinn_orgno: str = ""
+    # Seconds for one question. Longer: suppliers wait longer while Altinn is slow.
+    altinn_deadline: float = 2.0
+    # Calls a worker has under way, and grants that may wait for them. Too many: others wait too.
+    altinn_calls: int = 16
+    altinn_waiting: int = 32
+    # Seconds a yes and a no are remembered: so long a withdrawn delegation may work.
+    altinn_remember: float = 30.0
+    altinn_remember_no: float = 5.0
+    # Seconds more that a delegation is remembered while Altinn does not answer. 0: none.
+    altinn_grace: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises InvalidInput with every fault."""
@@ -273,6 +288,13 @@ def _read_number(text: str) -> int:
         raise ValueError("must be a whole number") from fault
 
 
+def _read_seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as fault:
+        raise ValueError("must be a number of seconds") from fault
+
+
 def _read_environment(text: str) -> Environment:
     try:
         return Environment(text)
@@ -320,6 +342,14 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "max_staleness": _read_number,
     "drain": _read_number,
     "trusted_proxies": str,
+    "altinn": str,
+    "altinn_orgno": str,
+    "altinn_deadline": _read_seconds,
+    "altinn_calls": _read_number,
+    "altinn_waiting": _read_number,
+    "altinn_remember": _read_seconds,
+    "altinn_remember_no": _read_seconds,
+    "altinn_grace": _read_seconds,
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     **{PREFIX + name.upper(): (name, read) for name, read in _BY_FIELD.items()},

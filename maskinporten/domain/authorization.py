@@ -1,7 +1,7 @@
 """Whether a grant may become a token, and for which consumer and supplier."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -36,7 +36,7 @@ class Entitlement:
     """What our own registry allows, before anyone else is asked. Made by `entitle` only.
 
     Where `delegation_source` stands, the supplier's right is still open: `authorize` needs the
-    delegation. Where `details` were asked for, they are still to be looked up.
+    delegation. Where `authorization_details` stand in the grant, they are still to be looked up.
     """
 
     grant: Grant
@@ -104,7 +104,6 @@ def entitle(
 def authorize(
     entitlement: Entitlement,
     delegation: Delegation | None = None,
-    details: tuple[Mapping[str, Any], ...] = (),
 ) -> Authorization:
     """The right to the token, once a delegation that was needed is at hand.
 
@@ -132,9 +131,13 @@ def authorize(
         delegation_source=entitlement.delegation_source,
         resources=grant.resources,
         pid=grant.pid,
-        details=details,
         consumer_prefixes=entitlement.consumer_prefixes,
     )
+
+
+def with_detail(authorization: Authorization, detail: Mapping[str, Any]) -> Authorization:
+    """The same right, and what was confirmed about the grant's `authorization_details`."""
+    return replace(authorization, details=(*authorization.details, detail))
 
 
 def token_lifetime(client: Client, scopes: tuple[Scope, ...], rule: LifetimeRule) -> int:

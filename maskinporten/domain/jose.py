@@ -48,13 +48,19 @@ def read_object(octets: bytes) -> dict[str, Any]:
     UTF-8 without a byte order mark, no NaN or Infinity, no lone surrogates, at most eight levels.
     A number with a fraction or an exponent is a Decimal: it is compared as it was sent.
     """
+    found = read_json(octets)
+    if not isinstance(found, dict):
+        raise Malformed("not an object")
+    return found
+
+
+def read_json(octets: bytes) -> Any:
+    """Whatever JSON stands there, as strictly as in `read_object`. Raises Malformed."""
     try:
         text = octets.decode()
         found = _DECODER.decode(text)
     except (ValueError, RecursionError) as fault:
         raise Malformed(type(fault).__name__) from fault
-    if not isinstance(found, dict):
-        raise Malformed("not an object")
     if "\\u" in text and _has_lone_surrogate(found):
         raise Malformed("a lone surrogate")
     if text.count("{") + text.count("[") > 1 and _depth(found) > MAX_DEPTH:

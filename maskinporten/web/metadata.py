@@ -10,12 +10,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from maskinporten.domain.client import JWT_BEARER
+from maskinporten.domain.details import DETAILS_TYPES
 from maskinporten.domain.grant import ALGORITHMS
 from maskinporten.evidence import FetchLog
 from maskinporten.keyring import Keyring
 
 _METADATA_MAX_AGE = 3600  # seconds
-DETAILS_TYPES = ("urn:altinn:systemuser", "urn:altinn:consent")
 
 
 def metadata(issuer: str) -> dict[str, Any]:

@@ -193,11 +193,19 @@ def _issue(issued: Issued, issuer: str, at: float, trace: str) -> dict[str, Any]
         "token_scopes": [
             {"scope": scope, "delegation_source": source} for scope in authorization.scopes
         ],
+        **_confirmations(issued),
     }
 
 
 def _name(consumer: OrgNo | SealHolder) -> str:
     return consumer.identifier if isinstance(consumer, SealHolder) else consumer
+
+
+def _confirmations(issued: Issued) -> dict[str, Any]:
+    """What others were asked about, and how fresh their answers are."""
+    if not issued.confirmations:
+        return {}
+    return {"confirmations": [each.audited() for each in issued.confirmations]}
 
 
 def _certificate(certificate: ProvenCertificate | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from maskinporten.domain.authorization import (
     authorize,
     entitle,
     token_lifetime,
+    with_detail,
 )
 from maskinporten.domain.client import Client, OnBehalfOf
 from maskinporten.domain.grant import Grant
@@ -182,7 +183,8 @@ def test_details_and_pid_and_aud_have_their_places() -> None:
     """The order of the observed hash map."""
     wanted = grant("skatt:open", resources=("urn:a:b",), pid="25922947409")
     entitlement = entitle(wanted, client("consumer"), WORLD)
-    claims = access_token_claims(authorize(entitlement, details=({"type": "x"},)), ISSUER, NOW, "j")
+    right = with_detail(authorize(entitlement), {"type": "x"})
+    claims = access_token_claims(right, ISSUER, NOW, "j")
 
     assert list(claims) == [
         "aud", "authorization_details", "scope", "iss", "client_amr", "pid", "token_type", "exp",
