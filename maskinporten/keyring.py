@@ -76,7 +76,10 @@ class Keyring:
         self.etag = '""'
         self.kids: tuple[str, ...] = ()  # of the key set
         self._sealing_key = AESGCM(key_encryption_key)
-        # While the key-encryption key is changed, keys sealed under either open.
+        # While the key-encryption key is changed, keys sealed under either open. New ones are
+        # sealed as the active key is: under the previous one until `rewrap`, so that servers
+        # which do not know the new one yet can open them, and under the new one after.
+        self._fresh_under = self._sealing_key
         self._opening_keys = [self._sealing_key]
         if previous is not None:
             self._opening_keys.append(AESGCM(previous))
@@ -111,6 +114,7 @@ class Keyring:
                     raise
                 _log.error("the signing key %s does not open; it cannot sign here", key.kid)
         self._opened = opened
+        self._fresh_under = self._sealing_key_of(active)
         self._active = opened.get(active[-1].kid) if active else None
         coming = next_key(keys)
         self._next = opened.get(coming.kid) if coming else None
@@ -169,7 +173,7 @@ class Keyring:
             stage=Stage.PREPARED,
             n=n,
             e=e,
-            sealed=self._seal(kid, private_key),
+            sealed=self._seal(kid, private_key, self._fresh_under),
             x5c=tuple(base64.b64encode(certificate).decode() for certificate in chain),
             created=now,
             certificate_end=int(end.timestamp()),
@@ -185,7 +189,7 @@ class Keyring:
         csr = (
             x509.CertificateSigningRequestBuilder().subject_name(subject).sign(private_key, _DIGEST)
         )
-        sealed = self._seal(kid, private_key)
+        sealed = self._seal(kid, private_key, self._fresh_under)
         waiting = SigningRequest(kid=kid, n=n, e=e, sealed=sealed, created=now)
         return waiting, csr.public_bytes(serialization.Encoding.PEM)
 
@@ -195,20 +199,21 @@ class Keyring:
 
     def rewrap(self, key: SealedKey) -> SealedKey:
         """The same key, sealed under the key-encryption key that is in force."""
-        return replace(key, sealed=self._seal(key.kid, self._unseal(key)))
+        return replace(key, sealed=self._seal(key.kid, self._unseal(key), self._sealing_key))
 
     def rewrap_request(self, request: SigningRequest) -> SigningRequest:
         """The same for a key that waits for its certificate."""
-        return replace(request, sealed=self._seal(request.kid, self._unseal(request)))
+        sealed = self._seal(request.kid, self._unseal(request), self._sealing_key)
+        return replace(request, sealed=sealed)
 
-    def _seal(self, kid: str, private_key: rsa.RSAPrivateKey) -> str:
+    def _seal(self, kid: str, private_key: rsa.RSAPrivateKey, under: AESGCM) -> str:
         octets = private_key.private_bytes(
             serialization.Encoding.DER,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
         nonce = os.urandom(_NONCE_LENGTH)
-        sealed = nonce + self._sealing_key.encrypt(nonce, octets, kid.encode())
+        sealed = nonce + under.encrypt(nonce, octets, kid.encode())
         return base64.b64encode(sealed).decode()
 
     def open(self, key: SealedKey) -> SigningKey:
@@ -216,7 +221,7 @@ class Keyring:
         return LocalKey(key.kid, self._unseal(key))
 
     def _unseal(self, key: SealedKey | SigningRequest) -> rsa.RSAPrivateKey:
-        octets = self._decrypt(key.kid, key.sealed)
+        octets, _ = self._decrypt(key.kid, key.sealed)
         # The seal vouches for the numbers; checking the primes again would stall the token line.
         private_key = serialization.load_der_private_key(
             octets, None, unsafe_skip_rsa_key_validation=True
@@ -228,12 +233,18 @@ class Keyring:
             raise KeyDoesNotOpen(key.kid)
         return private_key
 
-    def _decrypt(self, kid: str, sealed: str) -> bytes:
+    def _sealing_key_of(self, active: Sequence[SealedKey]) -> AESGCM:
+        try:
+            return self._decrypt(active[-1].kid, active[-1].sealed)[1]
+        except (IndexError, KeyDoesNotOpen):
+            return self._sealing_key
+
+    def _decrypt(self, kid: str, sealed: str) -> tuple[bytes, AESGCM]:
         octets = base64.b64decode(sealed)
         nonce, ciphertext = octets[:_NONCE_LENGTH], octets[_NONCE_LENGTH:]
         for opening_key in self._opening_keys:
             try:
-                return opening_key.decrypt(nonce, ciphertext, kid.encode())
+                return opening_key.decrypt(nonce, ciphertext, kid.encode()), opening_key
             except (InvalidTag, ValueError):  # the latter: too short to hold a nonce
                 continue
         raise KeyDoesNotOpen(kid)

@@ -18,11 +18,7 @@ from maskinporten.domain.orgno import find_orgno
 from maskinporten.domain.registry import Registry
 from maskinporten.domain.rotation import RotationPolicy
 from maskinporten.domain.signing import SealedKey, SigningRequest
-from maskinporten.domain.signing_certificate import (
-    ordered,
-    planned_end,
-    verify_signing_certificate,
-)
+from maskinporten.domain.signing_certificate import planned_end, verify_chain
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.keyring import Keyring
 
@@ -75,10 +71,9 @@ def import_certificate(
     kid = thumbprint(*rsa_members(private_key.public_key()))
     if kid in registry.signing_keys:
         raise StepRefused(f"the key {kid} is there already; a key is used once")
-    chain = ordered(certificates, private_key.public_key())
-    verify_signing_certificate(chain, planned_end(policy, now), now)
-    key = keyring.seal_key(private_key, [one.public_bytes(Encoding.DER) for one in chain], now)
-    return replace(key, prepared=now), request
+    ders = [one.public_bytes(Encoding.DER) for one in certificates]
+    chain = verify_chain(ders, private_key.public_key(), planned_end(policy, now), now)
+    return keyring.seal_key(private_key, chain, now), request
 
 
 def _answered(certificates: Sequence[Certificate], registry: Registry) -> SigningRequest:

@@ -20,6 +20,7 @@ from maskinporten.domain.keystep import (
     ByHand,
     Plan,
     StepRefused,
+    adopt,
     find_kid,
     instant,
     plan,
@@ -96,6 +97,7 @@ def add_parser(commands: Any) -> None:
     parts = command.add_subparsers(title="parts", metavar="PART", required=True)
     shown = parts.add_parser("list", help="every key, and what becomes of it")
     shown.add_argument("--json", action="store_true", help="for programs")
+    shown.add_argument("--stage", type=Stage, choices=list(Stage), help="kids of that stage alone")
     shown.set_defaults(run=lambda a: asyncio.run(_list(a)))
     status = parts.add_parser("status", help="what signs, what is next, and when")
     status.set_defaults(run=lambda a: asyncio.run(_status(a)))
@@ -134,6 +136,9 @@ async def _list(arguments: argparse.Namespace) -> int:
         keys = published_first(at.keys)
         if arguments.json:
             print(json.dumps([_row(key, at.policy, now) for key in keys], indent=2))
+            return 0
+        if arguments.stage is not None:
+            print("\n".join(key.kid for key in keys if key.stage is arguments.stage))
             return 0
         for key in keys:
             print(f"{key.kid}  {key.stage:<8}  {standing(key, at.policy, now)}")
@@ -251,11 +256,17 @@ async def _import(arguments: argparse.Namespace) -> int:
             )
         except StepRefused as fault:
             raise InvalidInput((Fault(str(arguments.file), str(fault)),)) from fault
-        entities = (key, request) if request is not None else (key,)
-        await at.write(lambda _: Change(entities), f"keys: import {key.kid}")
-    print(f"{key.kid} stands in /jwk with its certificate; safe to sign from "
-          f"{instant(ready_at(key, at.policy))}")  # fmt: skip
-    print(f"it is next after the spares that were prepared before it; `keys activate {key.kid}`")
+        closed = (request,) if request is not None else ()
+        now = int(time.time())
+
+        def decide(registry: Registry) -> Change:
+            keys = tuple(registry.signing_keys.values())
+            return Change((*adopt(key, keys, now), *closed))
+
+        await at.write(decide, f"keys: import {key.kid}")
+        lines = status_lines(at.keys, at.policy, now)
+    print(f"{key.kid} stands in /jwk with its certificate, and signs next")
+    print("\n".join(lines))
     return 0
 
 

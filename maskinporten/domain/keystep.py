@@ -139,7 +139,7 @@ def _activate(
     told = [f"{chosen.kid} signs every token from now on"]
     told += [
         f"{key.kid} stays in /jwk until {instant(removal_at(key, policy))}; "
-        f"until then `keys activate {key.kid}` goes back"
+        f"until then `keys activate {option(key.kid)}` goes back"
         for key in written
         if key.stage is Stage.RETIRED
     ]
@@ -209,13 +209,34 @@ def _revoke(
     hazards = [f"every living token that {key.kid} signed stops to work"]
     if key.stage is not Stage.ACTIVE:
         return Plan((gone, *spares), (*told, *_of_spares(spares, policy)), tuple(hazards))
-    chosen = _next(keys)
+    chosen = _heir(keys, policy, now)
     if chosen is None:
         chosen, spares = spares[0], spares[1:]
     hazards += _unseen(chosen, policy, now)
     told.insert(1, f"{chosen.kid} signs every token from now on")
-    written = (gone, *apply(Step(Act.ACTIVATE, chosen.kid), [chosen], (), now), *spares)
-    return Plan(written, (*told, *_of_spares(spares, policy)), tuple(hazards))
+    heir = replace(chosen, stage=Stage.ACTIVE, activated=now, retired=0, canary=0)
+    return Plan((gone, heir, *spares), (*told, *_of_spares(spares, policy)), tuple(hazards))
+
+
+def _heir(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) -> SealedKey | None:
+    """Who signs when the active key must not: one that every provider knows, if there is any.
+
+    A key that was withdrawn before it signed will do; one that has signed was retired for good.
+    """
+    spares = sorted(of_stage(keys, Stage.PREPARED), key=lambda key: key.called_back)
+    withdrawn = [k for k in of_stage(keys, Stage.RETIRED) if not k.activated and not k.canary_at]
+    known = [key for key in (*spares, *withdrawn) if ready_at(key, policy) <= now]
+    return next(iter((*known, *spares)), None)
+
+
+def adopt(key: SealedKey, keys: Sequence[SealedKey], now: int) -> tuple[SealedKey, ...]:
+    """What an imported key's coming writes: it is next, and the spares before it will not sign.
+
+    They stay in /jwk for a while, so that an emergency finds a key that every provider knows.
+    """
+    spares = of_stage(keys, Stage.PREPARED)
+    withdrawn = (replace(k, stage=Stage.RETIRED, retired=now, canary=0) for k in spares)
+    return (replace(key, prepared=now), *withdrawn)
 
 
 def _unseen(key: SealedKey, policy: RotationPolicy, now: int) -> list[str]:
@@ -249,6 +270,11 @@ def _of_spares(spares: Iterable[SealedKey], policy: RotationPolicy) -> list[str]
 def instant(at: int) -> str:
     """Epoch seconds as an operator reads them."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def option(kid: str) -> str:
+    """The kid as a command takes it; one in sixty-four begins with a dash."""
+    return f"-- {kid}" if kid.startswith("-") else kid
 
 
 def standing(key: SealedKey, policy: RotationPolicy, now: int) -> str:

@@ -1,26 +1,20 @@
 """Whether an authority's certificate may stand behind a signing key of ours.
 
 Providers take the key from /jwk; whoever pins the certificate must find one that holds for as
-long as the key is in use (SEID 2.0 profile: keyUsage; RFC 5280 section 4.2.1).
+long as the key is in use. The rules are those for the certificates of others (`certificate`,
+`link`); that anyone trusts the authority is not our question.
 """
 
-import itertools
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.x509 import Certificate
 
+from maskinporten.domain.certificate import signing_key, verify_leaf
 from maskinporten.domain.client import MAX_TOKEN_LIFETIME
-from maskinporten.domain.jwk import Unfit, verify_fit
 from maskinporten.domain.keystep import StepRefused, instant
+from maskinporten.domain.link import Invalid, Link, read_link, verify_signed
+from maskinporten.domain.path import MAX_PATH
 from maskinporten.domain.rotation import RotationPolicy
-
-MAX_CHAIN: Final = 6
-_DIGESTS: Final = frozenset({"sha256", "sha384", "sha512"})
 
 
 def planned_end(policy: RotationPolicy, now: int) -> int:
@@ -28,73 +22,68 @@ def planned_end(policy: RotationPolicy, now: int) -> int:
 
     It waits while another signs, it signs, and its last tokens die.
     """
-    return now + policy.lead + 2 * policy.period + MAX_TOKEN_LIFETIME + policy.margin
+    wait = 2 * policy.patience if policy.evidence else 0
+    signs = policy.period + policy.ramping + wait
+    return now + policy.lead + 2 * signs + MAX_TOKEN_LIFETIME + policy.margin
 
 
-def ordered(certificates: Sequence[Certificate], key: RSAPublicKey) -> list[Certificate]:
-    """The chain of the certificate that is for `key`, leaf first. Raises StepRefused.
+def verify_chain(
+    certificates: Sequence[bytes], key: RSAPublicKey, must_last: int, now: int
+) -> tuple[bytes, ...]:
+    """The chain of the certificate for `key`, leaf first, out of certificates in any order.
 
-    Authorities deliver the certificates of a chain in any order.
+    Each is signed by the next and holds until `must_last` (epoch seconds). Raises StepRefused with
+    a sentence about the first fault.
     """
-    leaves = [one for one in certificates if one.public_key() == key]
-    if not leaves:
-        raise StepRefused("no certificate in the file is for this key")
-    chain = [leaves[0]]
-    while len(chain) <= MAX_CHAIN and chain[-1].issuer != chain[-1].subject:
-        above = [c for c in certificates if c.subject == chain[-1].issuer and c not in chain]
+    try:
+        links = [read_link(der) for der in certificates]
+        leaf = next((one for one in links if one.certificate.public_key() == key), None)
+        if leaf is None:
+            raise StepRefused("no certificate in the file is for this key")
+        signing_key(leaf)
+        verify_leaf(leaf)
+        if leaf.key_usage is None or not leaf.key_usage.digital_signature:
+            raise StepRefused("the certificate's keyUsage does not allow digital signatures")
+        chain = _chain(leaf, links)
+        for link in chain:
+            _verify_times(link, must_last, now)
+    except Invalid as fault:
+        raise StepRefused(f"the certificate will not do: {fault}") from fault
+    return tuple(link.der for link in chain)
+
+
+def _chain(leaf: Link, links: Sequence[Link]) -> list[Link]:
+    chain = [leaf]
+    while not chain[-1].self_issued:
+        above = [one for one in links if one.subject == chain[-1].issuer and one not in chain]
         if not above:
             break
-        chain.append(above[0])
+        issuer = above[0]
+        if not issuer.is_ca or issuer.key_usage is None or not issuer.key_usage.key_cert_sign:
+            raise StepRefused(f"{_name(issuer)} has issued it, and is no authority")
+        verify_signed(chain[-1].certificate, issuer)
+        chain.append(issuer)
+    if len(chain) == 1:
+        raise StepRefused(f"the certificate of {_issuer(leaf)}, who issued it, is not in the file")
+    if len(chain) > MAX_PATH:
+        raise StepRefused(f"the chain has more than {MAX_PATH} certificates")
     return chain
 
 
-def verify_signing_certificate(chain: Sequence[Certificate], must_last: int, now: int) -> None:
-    """The chain, leaf first, fits a signing key until `must_last` (epoch seconds).
-
-    Raises StepRefused with a sentence about the first fault.
-    """
-    leaf = chain[0]
-    key = leaf.public_key()
-    if not isinstance(key, RSAPublicKey):
-        raise StepRefused("the key must be RSA: tokens are signed with RS256")
-    try:
-        verify_fit(key.public_numbers().n, key.public_numbers().e)
-    except Unfit as fault:
-        raise StepRefused(str(fault)) from fault
-    _verify_usage(leaf)
-    for certificate in chain:
-        name = certificate.subject.rfc4514_string()
-        if certificate.not_valid_before_utc > datetime.fromtimestamp(now, UTC):
-            raise StepRefused(f"the certificate of {name} is not valid yet")
-        end = int(certificate.not_valid_after_utc.timestamp())
-        if end < must_last:
-            raise StepRefused(
-                f"the certificate of {name} ends at {instant(end)}, before the planned end of the "
-                f"key at {instant(must_last)}; shorten the rotation period, or get a longer one"
-            )
-        digest = certificate.signature_hash_algorithm
-        if digest is None or digest.name not in _DIGESTS:
-            raise StepRefused(f"the certificate of {name} is signed with a weak or unknown digest")
-    for lower, upper in itertools.pairwise(chain):
-        try:
-            lower.verify_directly_issued_by(upper)
-        except (InvalidSignature, ValueError, TypeError) as fault:
-            name = lower.subject.rfc4514_string()
-            raise StepRefused(
-                f"the certificate of {name} was not issued by the next one"
-            ) from fault
+def _verify_times(link: Link, must_last: int, now: int) -> None:
+    if link.not_before > now:
+        raise StepRefused(f"the certificate of {_name(link)} is not valid yet")
+    if link.not_after < must_last:
+        raise StepRefused(
+            f"the certificate of {_name(link)} ends at {instant(link.not_after)}, before the "
+            f"planned end of the key at {instant(must_last)}; shorten the rotation period, or get "
+            "a longer one"
+        )
 
 
-def _verify_usage(leaf: Certificate) -> None:
-    try:
-        extensions = leaf.extensions
-    except (ValueError, x509.DuplicateExtension) as fault:
-        raise StepRefused(f"the certificate cannot be read: {fault}") from fault
-    for extension in extensions:
-        value = extension.value
-        if isinstance(value, x509.BasicConstraints) and value.ca:
-            raise StepRefused("the certificate is an authority's, not a signer's")
-        if isinstance(value, x509.KeyUsage) and not (
-            value.digital_signature or value.content_commitment
-        ):
-            raise StepRefused("the certificate's keyUsage does not allow signatures")
+def _name(link: Link) -> str:
+    return link.certificate.subject.rfc4514_string()
+
+
+def _issuer(link: Link) -> str:
+    return link.certificate.issuer.rfc4514_string()
