@@ -78,7 +78,7 @@ async def prepare(settings: Settings) -> None:
         await asyncio.sleep(restoration.wait(now))
 
 
-def run_server(settings: Settings) -> None:
+def run_server(settings: Settings, application: str = "maskinporten.app:create") -> None:
     """Serve until told to stop. The workers read the same environment as this process."""
     with tempfile.TemporaryDirectory(prefix="maskinporten-") as folder:
         counters = settings.metrics_file or Path(folder) / "metrics"
@@ -88,7 +88,7 @@ def run_server(settings: Settings) -> None:
         if settings.revocation is None:
             os.environ[f"{PREFIX}REVOCATION"] = str(Path(folder) / "revocation")
         server = Granian(
-            "maskinporten.app:create",
+            application,
             address=settings.host,
             port=settings.port,
             interface=Interfaces.ASGI,
