@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 import yaml
 
 from maskinporten.cli import parser
-from maskinporten.settings import SETTINGS
+from maskinporten.commands import serve
+from maskinporten.settings import SETTINGS, Settings
 from tests.world import Server
 
 ROOT = Path(__file__).parent.parent
@@ -220,6 +222,15 @@ def test_the_world_reaches_what_is_public_and_nothing_else() -> None:
         assert is_public(path), path
     for path in probe_paths() | {"/metrics", "/healthy", "/tokens"}:
         assert not is_public(path), path
+
+
+def test_a_pod_has_time_to_drain() -> None:
+    """SIGKILL comes after the announced leave and what is under way."""
+    spec = of_kind(overlay("prod"), "Deployment")["spec"]["template"]["spec"]
+    drain = {field.name: field.default for field in fields(Settings)}["drain"]
+
+    assert isinstance(drain, int)
+    assert spec["terminationGracePeriodSeconds"] > drain + serve._FINISH
 
 
 def test_the_monitor_selects_the_service() -> None:
