@@ -40,6 +40,7 @@ from maskinporten.replica import Replica
 from maskinporten.revocation import Revocation
 from maskinporten.rotation import Rotation
 from maskinporten.settings import Settings
+from maskinporten.spool import Spool
 from maskinporten.store import Store
 from maskinporten.store.postgres import open_postgres
 from maskinporten.store.sqlite import open_sqlite
@@ -172,9 +173,12 @@ async def open_services(
         replica.on_change(keyring.load)
         rotation = Rotation(store, replica, keyring, policy, clock, settings.signing_key_bits)
         await rotation.advance()
+        spool = Spool(settings.spool or Path(stack.enter_context(TemporaryDirectory())))
+        stack.callback(spool.close)
         spent = SpentGrants(
-            store, clock, metrics, WithoutDatabase(settings.replay_without_database)
+            store, clock, metrics, spool, WithoutDatabase(settings.replay_without_database)
         )
+        await spent.recover()
         stack.push_async_callback(spent.close)
         verdicts = enterprise_verdicts(trust.store, trust.revocation, Evidence())
         seals = seal_verdicts(trust.seals, trust.revocation, Evidence())

@@ -1,14 +1,14 @@
-"""Each grant once: the spent grants of this worker, and through the store of all others."""
+"""Each grant once: spent in the store for all nodes, in the spool while the store is away."""
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
-from itertools import islice
 
 from maskinporten.errors import Reason, Refused, Unavailable
 from maskinporten.metrics import Metrics
+from maskinporten.spool import Spool
 from maskinporten.store import Spending, Store
 
 _MAX_BATCH = 256  # grants in one insert
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 class WithoutDatabase(StrEnum):
     """What a grant is worth while the database is away."""
 
-    LOCAL = "local"  # refused if this worker has seen it, else accepted and written later
+    LOCAL = "local"  # refused if this node has seen it, else accepted and written later
     REFUSE = "refuse"  # 503 until the database is back
 
 
@@ -32,16 +32,19 @@ class SpentGrants:
         store: Store,
         clock: Callable[[], float],
         metrics: Metrics,
+        spool: Spool,
         without_database: WithoutDatabase = WithoutDatabase.LOCAL,
     ) -> None:
         self.away = False
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._spool = spool
         self._without_database = without_database
         self._waiting: deque[tuple[Spending, asyncio.Future[bool]]] = deque()
         self._seen: dict[bytes, int] = {}  # key -> until; what this worker has spent
-        self._unwritten: dict[bytes, int] = {}  # accepted while the database was away
+        self._paid: dict[bytes, int] = {}  # claims of this node that the database has by now
+        self._spool_lost = False
         self._flushing: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
 
@@ -68,6 +71,10 @@ class SpentGrants:
         if not first:
             raise Refused(Reason.GRANT_SPENT, "spent before")
 
+    async def recover(self) -> None:
+        """Write what a worker of this node claimed before it died. Raises Unavailable."""
+        await self._pay()
+
     async def close(self) -> None:
         """Wait for what is under way."""
         for task in (self._flushing, self._mending):
@@ -79,7 +86,13 @@ class SpentGrants:
         if self._without_database is WithoutDatabase.REFUSE:
             self._seen.pop(key, None)
             raise Unavailable("spent grants cannot be written")
-        self._unwritten[key] = until
+        try:
+            first = self._spool.claim(Spending(key, until), int(self._clock()))
+        except OSError as fault:
+            self._seen.pop(key, None)
+            raise Unavailable(f"neither database nor spool can be written: {fault}") from fault
+        if not first:
+            raise Refused(Reason.GRANT_SPENT, "seen by this node")
         self._metrics.add("maskinporten_grants_spent_locally_total")
 
     async def _flush(self) -> None:
@@ -96,10 +109,21 @@ class SpentGrants:
                     if not done.done():
                         done.set_exception(Unavailable(str(fault)))
                 continue
+            fresh -= self._note([grant for grant, _ in batch if grant.key in fresh], now)
             for grant, done in batch:
                 if not done.done():
                     done.set_result(grant.key in fresh)
             self._forget(now)
+
+    def _note(self, grants: list[Spending], now: int) -> frozenset[bytes]:
+        """Tell the node's other workers; what they claimed before, in an outage of theirs alone."""
+        try:
+            return self._spool.note(grants, now) if grants else frozenset()
+        except OSError as fault:
+            if not self._spool_lost:
+                _log.error("the spool cannot be written: %s", fault)
+            self._spool_lost = True
+            return frozenset()
 
     def _forget(self, now: int) -> None:
         """Drop what has expired; insertion order is nearly the order of expiry."""
@@ -117,24 +141,30 @@ class SpentGrants:
             self._mending = asyncio.create_task(self._mend())
 
     async def _mend(self) -> None:
-        """Write what was accepted meanwhile; once nothing is owed, the database is back."""
+        """Write what was claimed meanwhile; once nothing is owed, the database is back."""
         while self.away:
             await asyncio.sleep(_PATIENCE)
             try:
-                while owed := self._owed(int(self._clock())):
-                    await self._store.spend_grants(owed, int(self._clock()))
-                    for grant in owed:
-                        self._unwritten.pop(grant.key, None)
+                await self._pay()
                 # Only a write tells that writes are possible.
                 await self._store.spend_grants([_PROBE], int(self._clock()))
-            except Unavailable:
+                owed = self._owed()
+            except (Unavailable, OSError):
                 continue
-            if not self._unwritten:
+            if not owed:
                 self.away = False
                 self._metrics.put("maskinporten_database_away", 0)
                 _log.warning("spent grants are written to the database again")
 
-    def _owed(self, now: int) -> list[Spending]:
-        """The next batch of what was accepted locally and could still be used again."""
-        self._unwritten = {key: until for key, until in self._unwritten.items() if until >= now}
-        return [Spending(*item) for item in islice(self._unwritten.items(), _MAX_BATCH)]
+    async def _pay(self) -> None:
+        while owed := self._owed():
+            await self._store.spend_grants(owed, int(self._clock()))
+            self._paid.update(owed)
+
+    def _owed(self) -> list[Spending]:
+        """The next batch of what this node claimed and could still be used again."""
+        now = int(self._clock())
+        self._paid = {key: until for key, until in self._paid.items() if until >= now}
+        return [grant for grant in self._spool.owed(now) if grant.key not in self._paid][
+            :_MAX_BATCH
+        ]

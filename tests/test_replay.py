@@ -1,6 +1,9 @@
 """Spent grants while the database is there, away, and back."""
 
 import asyncio
+import resource
+import signal
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from maskinporten.errors import Reason, Refused, Unavailable
 from maskinporten.metrics import Metrics
 from maskinporten.replay import SpentGrants, WithoutDatabase
+from maskinporten.spool import SLICE, Spool
 from maskinporten.store import Spending
 from maskinporten.store.sqlite import SqliteStore, open_sqlite
 from tests.world import NOW, Clock
@@ -48,9 +52,11 @@ def spending(
     metrics: Metrics,
     mode: WithoutDatabase = WithoutDatabase.LOCAL,
     clock: Clock | None = None,
+    folder: Path | None = None,
 ) -> SpentGrants:
-    """Spent grants over that store."""
-    return SpentGrants(store, clock or Clock(), metrics, mode)
+    """Spent grants over that store; workers of one node share `folder`."""
+    spool = Spool(folder or Path(tempfile.mkdtemp(prefix="maskinporten-spool-")))
+    return SpentGrants(store, clock or Clock(), metrics, spool, mode)
 
 
 def key(number: int) -> bytes:
@@ -142,3 +148,100 @@ async def test_a_worker_forgets_what_has_expired(tmp_path: Path, metrics: Metric
     await spent.spend(key(3), NOW + 100)
     assert key(1) not in spent._seen
     await store.close()
+
+
+async def test_two_workers_of_a_node_without_the_database_accept_a_grant_once(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """Whether it was spent before the plug was pulled, or after, by the one or the other."""
+    store = await plugged(tmp_path)
+    one, other = (spending(store, metrics, folder=tmp_path / "spool") for _ in range(2))
+    await one.spend(key(1), NOW + 60)
+    store.pulled = True
+
+    await other.spend(key(2), NOW + 60)
+    for worker, number in ((other, 1), (one, 2)):
+        with pytest.raises(Refused):
+            await worker.spend(key(number), NOW + 60)
+    outcomes = await asyncio.gather(
+        *(worker.spend(key(3), NOW + 60) for worker in (one, other)), return_exceptions=True
+    )
+    assert sum(outcome is None for outcome in outcomes) == 1
+    await one.close()
+    await other.close()
+    await store.close()
+
+
+async def test_the_database_away_for_one_worker_alone_gives_no_second_token(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """What one worker claimed, another that still reaches the database does not get."""
+    cut, whole = await plugged(tmp_path), await plugged(tmp_path)
+    one = spending(cut, metrics, folder=tmp_path / "spool")
+    other = spending(whole, metrics, folder=tmp_path / "spool")
+    cut.pulled = True
+    await one.spend(key(1), NOW + 60)
+
+    with pytest.raises(Refused):
+        await other.spend(key(1), NOW + 60)
+    await one.close()
+    await cut.close()
+    await whole.close()
+
+
+async def test_what_a_dead_worker_owed_is_paid_by_the_next(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """A worker killed while the database is away takes nothing with it."""
+    store = await plugged(tmp_path)
+    store.pulled = True
+    dead = spending(store, metrics, folder=tmp_path / "spool")
+    await dead.spend(key(1), NOW + 60)
+    await dead.close()
+    store.pulled = False
+
+    await spending(store, metrics, folder=tmp_path / "spool").recover()
+
+    with pytest.raises(Refused):
+        await spending(store, metrics).spend(key(1), NOW + 60)
+    await store.close()
+
+
+async def test_without_database_and_spool_nothing_is_spent(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """Where nobody can write a grant down it is not used up, and may be sent again."""
+    store = await plugged(tmp_path)
+    spent = spending(store, metrics, folder=tmp_path / "spool")
+    store.pulled = True
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await spent.spend(key(1), NOW + 60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    await spent.spend(key(1), NOW + 60)
+    await spent.close()
+    await store.close()
+
+
+def test_the_spool_forgets_a_slice_after_the_next(tmp_path: Path) -> None:
+    """Two slices at most lie on the disk, and a torn record does not hide the others."""
+    spool = Spool(tmp_path)
+    spool.note([Spending(key(1), NOW + 60)], NOW)
+    with (tmp_path / f"owed-{NOW // SLICE}").open("ab") as torn:
+        torn.write(b"half")
+    assert not spool.claim(Spending(key(1), NOW + 60), NOW)
+    assert spool.claim(Spending(key(2), NOW + 60), NOW)
+    assert [grant.key for grant in Spool(tmp_path).owed(NOW)] == [key(2)]
+
+    later = NOW + 2 * SLICE
+    assert spool.claim(Spending(key(1), later), later)
+    numbers = {path.name for path in tmp_path.glob("*-*")}
+    assert numbers == {f"{k}-{later // SLICE - n}" for k in ("spent", "owed") for n in (0, 1)}
+    assert [grant.key for grant in spool.owed(later)] == [key(1)]
+    spool.close()

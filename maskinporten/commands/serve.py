@@ -85,6 +85,8 @@ def run_server(settings: Settings, application: str = "maskinporten.app:create")
         if settings.metrics_file is None:
             counters.touch(mode=0o600)
             os.environ[f"{PREFIX}METRICS_FILE"] = str(counters)
+        if settings.spool is None:
+            os.environ[f"{PREFIX}SPOOL"] = str(Path(folder) / "spool")
         if settings.revocation is None:
             os.environ[f"{PREFIX}REVOCATION"] = str(Path(folder) / "revocation")
         server = Granian(
