@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from base64 import urlsafe_b64decode
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from maskinporten.domain.rotation import DAY, RotationPolicy
 from maskinporten.domain.signing import takes_part
 from maskinporten.errors import InvalidInput
 from tests.conftest import Starter
+from tests.test_cli import run, serving
 from tests.world import CONSUMER, NOW, Server, assertion, client
 
 POLICY = RotationPolicy()
@@ -50,6 +54,7 @@ async def test_every_worker_signs_for_the_same_clients_with_the_next_key(start: 
     key_set = keyring.key_set
     for server in servers:
         server.clock.now = NOW + POLICY.lead
+        await server.services.replica.catch_up()  # it would be two days old
     for share in (40, 0):
         await put(servers[0], share)
         expected = [spare if takes_part(spare, share, name) else active for name in CLIENTS]
@@ -83,3 +88,42 @@ async def test_shares_that_are_none_stop_the_start(
     """With what they should be."""
     with pytest.raises(InvalidInput, match=sentence):
         await start(rotation_canary=shares)
+
+
+def test_by_hand_on_a_running_database(tmp_path: Path) -> None:
+    """The words an operator reads: too early, on, and back; and who has fetched the next key."""
+    settings = serving(tmp_path)
+    assert run("check", **settings).returncode == 0
+    early = run("keys", "canary", "10", **settings)
+    assert early.returncode == 1
+    assert "may not sign for another" in early.stderr
+    for wrong in ("100", "0", "x", "-1"):
+        refused = run("keys", "canary", "--", wrong, **settings)
+        assert (refused.returncode, "1 to 99" in refused.stderr) == (1, True), refused.stderr
+    unknown = run("keys", "canary", "10", "--key", "stranger", **settings)
+    assert "no keys are named stranger" in unknown.stderr
+    assert run("keys", "canary", "off", **settings).stdout == "no key was on canary\n"
+
+    spare = next(
+        key for key in json.loads(run("keys", "list", "--json", **settings).stdout)
+        if key["stage"] == "prepared"
+    )["kid"]  # fmt: skip
+    with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as db:
+        select = "SELECT body FROM entity WHERE kind = 'signing_key' AND id = ?"
+        body = json.loads(db.execute(select, (spare,)).fetchone()[0])
+        body["prepared"] -= POLICY.lead
+        db.execute("UPDATE entity SET body = ? WHERE id = ?", (json.dumps(body), spare))
+        seen = int(time.time())
+        for library, kid in (("has/1", spare), ("lacks/1", "old")):
+            values = (library, "10.0.0.0/16", kid, seen)
+            db.execute("INSERT INTO jwk_fetch VALUES (?, ?, ?, ?)", values)
+    on = run("keys", "canary", "10%", "--key", spare[:8], **settings)
+    assert f"{spare} signs for 10 % of the clients since" in on.stdout, on.stderr
+    status = run("keys", "status", **settings, ROTATION_EVIDENCE="80").stdout
+    assert f"1 of 2 callers of /jwk seen in 7 days (50 %) have fetched {spare}" in status
+    assert "not yet: lacks/1 from 10.0.0.0/16, last seen" in status
+    assert "it waits for 80 % of them" in status
+    assert f"{spare} signs for 10 %" in status
+    off = run("keys", "canary", "off", **settings)
+    assert f"{spare} was called back" in off.stdout
+    assert f"{spare} was called back" in run("keys", "status", **settings).stdout

@@ -16,6 +16,7 @@ from typing import Any
 
 from maskinporten.administration import administer
 from maskinporten.app import open_keyring, open_store, rotation_policy
+from maskinporten.commands.canary import add_canary_part, canary_lines, evidence_lines
 from maskinporten.domain.keystep import (
     ByHand,
     Plan,
@@ -112,6 +113,7 @@ def add_parser(commands: Any) -> None:
             part.add_argument("--reason", default="", help="kept with the key")
         part.add_argument("--yes", action="store_true", help="though it is not safe")
         part.set_defaults(run=lambda a, act=act: asyncio.run(_act(a, act)))
+    add_canary_part(parts, bench)
     _add_certificate_parts(parts)
 
 
@@ -166,7 +168,10 @@ def _row(key: SealedKey, policy: RotationPolicy, now: int) -> dict[str, Any]:
 
 async def _status(_arguments: argparse.Namespace) -> int:
     async with bench() as at:
-        print("\n".join(status_lines(at.keys, at.policy, int(time.time()))))
+        keys, now = at.keys, int(time.time())
+        lines = [*status_lines(keys, at.policy, now), *canary_lines(keys)]
+        lines += evidence_lines(await at.store.fetches(), keys, at.policy, now)
+        print("\n".join(lines))
     return 0
 
 
