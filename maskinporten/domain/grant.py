@@ -249,12 +249,12 @@ def verify_grant(
     return Grant(
         client_id=signer.client_id or unverified.client_id,
         client_amr=signer.client_amr,
-        scopes=_read_scopes(claims.get("scope")),
+        scopes=read_scopes(claims.get("scope")),
         spend_key=_spend_key(unverified, signer),
         spent_until=int(expires) + 1 + SKEW,
         resources=_read_resources(claims.get("resource")),
         pid=_read_pid(claims.get("pid")),
-        consumer_org=_read_consumer_org(claims.get("consumer_org")),
+        consumer_org=read_consumer_org(claims.get("consumer_org")),
         iss_onbehalfof=_read_text(claims, "iss_onbehalfof"),
         authorization_details=_read_details(claims.get("authorization_details")),
     )
@@ -321,8 +321,11 @@ def _read_text(claims: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def _read_scopes(value: object) -> tuple[ScopeName, ...]:
-    """Asked for twice is asked for once; the order stays (RFC 6749 section 3.3)."""
+def read_scopes(value: object) -> tuple[ScopeName, ...]:
+    """The claim `scope`. Asked for twice is asked for once; the order stays (RFC 6749 section 3.3).
+
+    Raises Refused: CLAIM_INVALID, SCOPE_MALFORMED.
+    """
     if not isinstance(value, str):
         raise Refused(Reason.CLAIM_INVALID, "scope is not a string", named=("scope",))
     names = tuple(dict.fromkeys(filter(None, value.split(" "))))
@@ -366,7 +369,8 @@ def _read_pid(value: object) -> str | None:
     return value
 
 
-def _read_consumer_org(value: object) -> OrgNo | None:
+def read_consumer_org(value: object) -> OrgNo | None:
+    """The claim `consumer_org`, where it stands. Raises Refused: CLAIM_INVALID."""
     if value is None:
         return None
     orgno = find_orgno(value)

@@ -1,0 +1,118 @@
+"""Why a grant would be refused or granted: every rule with its verdict, not only the first fault.
+
+The answer itself comes from the rules the token endpoint runs (`find_signer`, `entitle`). The list
+beside it weighs each rule alone, in the same order, so that all that must be mended is seen at
+once; its first failing rule is the reason the token endpoint gives (tests/domain).
+"""
+
+from dataclasses import dataclass
+
+from maskinporten.domain.authorization import Entitlement, LifetimeRule, entitle
+from maskinporten.domain.client import ClientId
+from maskinporten.domain.grant import Certificates, Grant, read_consumer_org, read_scopes
+from maskinporten.domain.orgno import OrgNo
+from maskinporten.domain.registry import Registry, Revision
+from maskinporten.domain.scope import ScopeName
+from maskinporten.domain.weighing import Question, Verdict, Weighed, find_amr, sees_signer, weigh
+from maskinporten.errors import Reason, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationQuestion:
+    """What the delegation source will be asked; its answer is not ours to foresee."""
+
+    source: str
+    consumer: OrgNo
+    supplier: OrgNo
+    scopes: tuple[ScopeName, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The answer: `reason` is None where the token endpoint would not refuse by our registry.
+
+    A delegation that is still to be asked for stands in `delegation`.
+    """
+
+    question: Question
+    revision: Revision
+    at: int  # epoch seconds
+    reason: Reason | None
+    description: str
+    weighed: tuple[Weighed, ...]
+    entitlement: Entitlement | None = None
+    delegation: DelegationQuestion | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`refused`, `granted`, or `depends` where something outside the registry decides."""
+        if self.reason is not None:
+            return "refused"
+        return "depends" if any(w.verdict is Verdict.OPEN for w in self.weighed) else "granted"
+
+
+def explain(
+    question: Question,
+    registry: Registry,
+    now: int,
+    certificates: Certificates | None = None,
+    lifetime_rule: LifetimeRule = LifetimeRule.OVERRIDE,
+    viewer: OrgNo | None = None,
+) -> Explanation:
+    """What the token endpoint would answer at `now` (epoch seconds), and every rule on the way.
+
+    Without `certificates` a key that is locked to a certificate is taken to hold. `viewer` is the
+    organisation that asks, None the operator; the keys of others' clients are taken to hold too.
+    """
+    weighed = tuple(weigh(question, registry, now, certificates, viewer))
+    entitlement, refused = None, None
+    try:
+        entitlement = _entitlement(question, registry, now, certificates, lifetime_rule, viewer)
+    except Refused as fault:
+        refused = fault
+    return Explanation(
+        question=question,
+        revision=registry.revision,
+        at=now,
+        reason=refused.reason if refused else None,
+        description=refused.description if refused else "",
+        weighed=weighed,
+        entitlement=entitlement,
+        delegation=_delegation(entitlement),
+    )
+
+
+def _delegation(entitlement: Entitlement | None) -> DelegationQuestion | None:
+    if entitlement is None or entitlement.delegation_source is None or not entitlement.supplier:
+        return None
+    return DelegationQuestion(
+        entitlement.delegation_source,
+        entitlement.consumer,
+        entitlement.supplier,
+        entitlement.grant.scopes,
+    )
+
+
+def _entitlement(
+    question: Question,
+    registry: Registry,
+    now: int,
+    certificates: Certificates | None,
+    lifetime_rule: LifetimeRule,
+    viewer: OrgNo | None,
+) -> Entitlement:
+    """The token endpoint's own rules, in its order. Raises Refused."""
+    client = registry.client(ClientId(question.client_id))
+    amr = "private_key_jwt"
+    if sees_signer(client, viewer):
+        amr = find_amr(question, client, now, certificates)
+    grant = Grant(
+        client_id=client.client_id,
+        client_amr=amr,
+        scopes=read_scopes(question.scope),
+        spend_key=b"",
+        spent_until=now,
+        consumer_org=read_consumer_org(question.consumer_org),
+        iss_onbehalfof=question.iss_onbehalfof,
+    )
+    return entitle(grant, client, registry, lifetime_rule)
