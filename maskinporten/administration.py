@@ -50,7 +50,7 @@ def _entry(
         value
         for image in (*before.values(), *after.values())
         for name, value in _orgnos(image)
-        if name.endswith("orgno") and value
+        if name.endswith(("orgno", "orgnr")) and value
     }
     return AuditEntry(
         at=now,

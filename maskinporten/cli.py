@@ -13,6 +13,7 @@ from maskinporten.commands import (
     backup,
     check,
     dev,
+    history,
     keys,
     pki,
     registry,
@@ -24,7 +25,7 @@ from maskinporten.errors import InvalidInput, Unavailable
 from maskinporten.keyring import KeyDoesNotOpen
 from maskinporten.store import Conflict, SchemaTooNew
 
-_COMMANDS = (dev, serve, token, registry, admin, keys, backup, pki, trust, check)
+_COMMANDS = (dev, serve, token, registry, admin, keys, backup, pki, trust, check, history)
 _EPILOG = """\
 Begin with `maskinporten dev`: a whole small world on this machine, with a token to look at.
 `serve` is configured by environment variables named MASKINPORTEN_…; the README lists them.

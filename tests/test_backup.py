@@ -311,7 +311,7 @@ def test_the_commands_say_what_came_back(
     assert main(["backup", str(tmp_path / "no" / "where"), "--database", old]) == 1
 
     out, err = capsys.readouterr()
-    assert "revision 1, 3 rows" in out
+    assert "revision 1, 4 rows" in out
     assert "is undone" in out
     assert "is not empty" in err
     assert "cannot be written" in err

@@ -6,10 +6,12 @@ once; its first failing rule is the reason the token endpoint gives (tests/domai
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from maskinporten.domain.authorization import Entitlement, LifetimeRule, entitle
 from maskinporten.domain.client import ClientId
 from maskinporten.domain.grant import Certificates, Grant, read_consumer_org, read_scopes
+from maskinporten.domain.members import instant
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.registry import Registry, Revision
 from maskinporten.domain.scope import ScopeName
@@ -116,3 +118,39 @@ def _entitlement(
         iss_onbehalfof=question.iss_onbehalfof,
     )
     return entitle(grant, client, registry, lifetime_rule)
+
+
+def members(told: Explanation) -> dict[str, Any]:
+    """The explanation as JSON; absent members are absent."""
+    shown: dict[str, Any] = {"outcome": told.outcome}
+    if told.reason is not None:
+        ref = {"code": told.reason.ref} if told.reason.ref else {}
+        shown |= {
+            "reason": told.reason.name,
+            **ref,
+            "error": told.reason.error,
+            "error_description": told.description,
+        }
+    shown |= {"revision": told.revision, "at": instant(told.at)}
+    if told.entitlement is not None:
+        shown["consumer"] = told.entitlement.consumer
+        if told.entitlement.supplier is not None:
+            shown["supplier"] = told.entitlement.supplier
+        shown["expires_in"] = told.entitlement.lifetime - 1
+    if told.delegation is not None:
+        shown["delegation"] = {
+            "source": told.delegation.source,
+            "consumer": told.delegation.consumer,
+            "supplier": told.delegation.supplier,
+            "scopes": list(told.delegation.scopes),
+        }
+    shown["rules"] = [
+        {
+            "rule": weighed.rule,
+            "verdict": weighed.verdict,
+            "sentence": weighed.sentence,
+            **({"remedy": weighed.remedy, "by": weighed.by} if weighed.remedy else {}),
+        }
+        for weighed in told.weighed
+    ]
+    return shown

@@ -74,7 +74,14 @@ class Store(Protocol):
     async def audit_trail(
         self, subject: str | None, before: Revision | None, limit: int
     ) -> Sequence[AuditRecord]:
-        """The newest entries first, of one organisation or (None) of all."""
+        """The newest entries first, of one organisation, one entity (`kind/id`) or (None) of all.
+
+        What was written stays as it is: the database refuses to change or remove an entry.
+        """
+        ...
+
+    async def revision_at(self, at: int) -> Revision:
+        """The newest revision that was made at or before `at` (epoch seconds); 0: none was."""
         ...
 
     async def record_fetches(self, fetches: Sequence[Fetch], forget: int) -> None:

@@ -44,6 +44,7 @@ _UPSERT: Final = _numbered(rows.UPSERT)
 _INSERT_AUDIT: Final = _numbered(rows.INSERT_AUDIT)
 _INSERT_SUBJECT: Final = _numbered(rows.INSERT_SUBJECT)
 _SELECT_AUDIT: Final = _numbered(rows.SELECT_AUDIT)
+_SELECT_REVISION_AT: Final = _numbered(rows.SELECT_REVISION_AT)
 _SELECT_AUDIT_OF: Final = _numbered(rows.SELECT_AUDIT_OF)
 _FORGET_FETCHES: Final = _numbered(rows.FORGET_FETCHES)
 _FIRST_REVISION: Final = _numbered(rows.FIRST_REVISION)
@@ -88,7 +89,7 @@ class PostgresStore:
             await db.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATING)
             await db.execute("CREATE TABLE IF NOT EXISTS schema_version (n BIGINT NOT NULL)")
             done = await db.fetchval("SELECT max(n) FROM schema_version") or 0
-            steps = rows.migrations()
+            steps = rows.migrations("postgres")
             if done > steps[-1][0]:
                 raise SchemaTooNew(f"schema {done}, this release knows {steps[-1][0]}")
             for number, text in steps:
@@ -118,8 +119,7 @@ class PostgresStore:
             revision = Revision(found)
             await db.executemany(_UPSERT, rows.upserts(change, revision))
             await db.execute(_INSERT_AUDIT, revision, entry.at, rows.audit_body(entry))
-            subjects = [(subject, revision) for subject in sorted(entry.subjects)]
-            await db.executemany(_INSERT_SUBJECT, subjects)
+            await db.executemany(_INSERT_SUBJECT, rows.audit_subjects(entry, revision))
             await db.execute("SELECT pg_notify($1, $2)", _CHANNEL, str(revision))
         return revision
 
@@ -200,6 +200,11 @@ class PostgresStore:
         with _translated():
             found: int | None = await self._pool.fetchval(_NEWEST_SPENT)
         return found
+
+    async def revision_at(self, at: int) -> Revision:
+        """See `Store.revision_at`."""
+        with _translated():
+            return Revision(await self._pool.fetchval(_SELECT_REVISION_AT, at) or 0)
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work
         """See `Store.wake`. A message that came since the last call is not lost."""

@@ -4,13 +4,15 @@
 |---|---|---|
 | 0001_start | 0.1.0 | the counter, the entities, the audit trail |
 | 0002_jwk_fetch | 0.2.0 | which callers have fetched which key |
+| 0005_audit_stands | 0.2.0 | the audit trail refuses to be rewritten, and is found by time |
 
 Each migration runs under the previous release's code. An entity is one row: its kind, its name,
 the revision that last wrote it, and its fields as JSON. Unknown fields of a later release are
 passed over when they are read, so that two releases can share a database for a while.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby, islice
 from typing import Any, Final
@@ -81,16 +83,22 @@ FILL: Final = {
 }
 FIRST_REVISION: Final = "UPDATE revision SET n = ? WHERE n = 0 RETURNING n"
 BATCH: Final = 1000  # rows written or read at once
+SELECT_REVISION_AT: Final = (
+    "SELECT revision FROM audit WHERE at <= ? ORDER BY at DESC, revision DESC LIMIT 1"
+)
 NO_REVISION: Final = 2**62  # above any revision there will be
 
 
-def migrations() -> list[tuple[int, str]]:
-    """Number and SQL of every migration, in order."""
+def migrations(dialect: str = "sqlite") -> list[tuple[int, str]]:
+    """Number and SQL of every migration, in order.
+
+    Most are one file for both databases; a trigger has a file for each (`0005_….sqlite.sql`).
+    """
     folder = files("maskinporten.store") / "migrations"
     found = sorted(
         (entry.name, entry.read_text("utf-8"))
         for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
+        if re.fullmatch(rf"[0-9]+_\w+(\.{dialect})?\.sql", entry.name)
     )
     return [(int(name.split("_", 1)[0]), text) for name, text in found]
 
@@ -137,6 +145,20 @@ def fetches_to_keep(fetches: Iterable[Fetch], known: Iterable[Sequence[str]]) ->
 def audit_body(entry: AuditEntry) -> str:
     """The entry as JSON."""
     return _ENCODER.encode(entry).decode()
+
+
+def audit_subjects(entry: AuditEntry, revision: Revision) -> list[tuple[str, int]]:
+    """The values of `INSERT_SUBJECT`: who may read the entry, and each entity it is about."""
+    return [(subject, revision) for subject in sorted({*entry.subjects, *entry.after})]
+
+
+def read_image(label: str, image: Mapping[str, Any]) -> Entity | None:
+    """The entity of an audit image; None for kinds that keep a secret apart, or are unknown."""
+    of = KINDS.get(label.split("/", 1)[0])
+    if of is None or of is SealedKey:
+        return None
+    entity: Entity = msgspec.convert(image, of)
+    return entity
 
 
 def read_audit(body: str) -> AuditEntry:

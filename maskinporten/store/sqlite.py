@@ -56,7 +56,7 @@ class SqliteStore:
                 raise SchemaTooNew(f"schema {done}, this release knows {steps[-1][0]}")
             for number, text in steps:
                 if number > done:
-                    for statement in filter(str.strip, text.split(";")):
+                    for statement in _statements(text):
                         await db.execute(statement)
                     await db.execute("INSERT INTO schema_version (n) VALUES (?)", (number,))
             for statement in _SPENT:
@@ -88,8 +88,7 @@ class SqliteStore:
             revision = Revision(found[0])
             await db.executemany(rows.UPSERT, rows.upserts(change, revision))
             await db.execute(rows.INSERT_AUDIT, (revision, entry.at, rows.audit_body(entry)))
-            subjects = [(subject, revision) for subject in sorted(entry.subjects)]
-            await db.executemany(rows.INSERT_SUBJECT, subjects)
+            await db.executemany(rows.INSERT_SUBJECT, rows.audit_subjects(entry, revision))
         return revision
 
     async def spend_grants(self, grants: Sequence[Spending], now: int) -> frozenset[bytes]:
@@ -158,6 +157,12 @@ class SqliteStore:
         async with self._read() as db:
             found = await _one(db, "SELECT max(until) FROM spent_grant")
         return found[0] if found else None
+
+    async def revision_at(self, at: int) -> Revision:
+        """See `Store.revision_at`."""
+        async with self._read() as db:
+            found = await _one(db, rows.SELECT_REVISION_AT, at)
+        return Revision(found[0] if found else 0)
 
     async def wake(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on sleep, not work
         """See `Store.wake`. A file tells nobody that it changed; looking often is cheap."""
@@ -238,6 +243,18 @@ async def _switch_to_wal(db: aiosqlite.Connection) -> None:
         else:
             return
     await db.execute("PRAGMA journal_mode = WAL")
+
+
+def _statements(text: str) -> Iterator[str]:
+    """The statements of a migration; a trigger's body holds semicolons of its own."""
+    statement = ""
+    for part in text.split(";"):
+        statement += part
+        if statement.strip():
+            statement += ";"
+            if sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
 
 
 async def _one(db: aiosqlite.Connection, statement: str, *values: object) -> sqlite3.Row | None:

@@ -58,7 +58,7 @@ def issuance(world: Registry) -> Issuance:
         issuer=ISSUER,
         audiences=frozenset({ISSUER}),
         registry=lambda: world,
-        signing_key=_Key,
+        signing_key=lambda _client_id: _Key(),
         spend=_spend,
         certificates=CERTIFICATES,
     )

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +358,65 @@ async def test_three_nodes_and_hundreds_of_copies_have_one_winner(postgres_url: 
         assert sum(map(len, await asyncio.gather(*calls))) == 1
     for store in stores:
         await store.close()
+
+
+REWRITES = [
+    "UPDATE audit SET body = '{}' WHERE revision = ?",
+    "DELETE FROM audit WHERE revision = ?",
+    "UPDATE audit_subject SET subject = 'x' WHERE revision = ?",
+    "DELETE FROM audit_subject WHERE revision = ?",
+]
+
+
+@pytest.mark.parametrize("statement", REWRITES)
+async def test_the_audit_trail_is_never_rewritten(opener: Open, url: str, statement: str) -> None:
+    """Not even behind the store's back: the database itself refuses."""
+    store = await opener()
+    await store.commit(Change((prefix("a"),)), entry("first", PROVIDER), Revision(0))
+    before = await store.audit_trail(None, None, 9)
+
+    with pytest.raises((sqlite3.Error, asyncpg.PostgresError), match="never rewritten"):
+        await execute(url, statement, 1)
+
+    assert await store.audit_trail(None, None, 9) == before
+    assert await store.audit_trail(PROVIDER, None, 9) == before
+    await store.close()
+
+
+async def test_the_audit_trail_is_not_replaced_or_emptied(opener: Open, url: str) -> None:
+    """The other ways each database has."""
+    store = await opener()
+    await store.commit(Change((prefix("a"),)), entry("first"), Revision(0))
+    statements = ["TRUNCATE audit", "TRUNCATE audit_subject"]
+    if url.startswith("sqlite"):
+        statements = ["INSERT OR REPLACE INTO audit VALUES (1, 0, '{}')"]
+    for statement in statements:
+        with pytest.raises((sqlite3.Error, asyncpg.PostgresError), match="never rewritten"):
+            await execute(url, statement)
+
+    assert [r.entry.command for r in await store.audit_trail(None, None, 9)] == ["first"]
+    await store.close()
+
+
+async def test_the_revision_at_a_time(opener: Open) -> None:
+    """The newest that was made by then, that second included."""
+    store = await opener()
+    for revision, at in enumerate((NOW, NOW + 10, NOW + 10, NOW + 20)):
+        made = replace(entry(), at=at)
+        await store.commit(Change((prefix(f"p{at}"),)), made, Revision(revision))
+
+    times = (NOW - 1, NOW, NOW + 9, NOW + 10, NOW + 19, NOW + 99)
+    assert [await store.revision_at(at) for at in times] == [0, 1, 1, 3, 3, 4]
+    await store.close()
+
+
+async def test_the_trail_of_one_entity(opener: Open) -> None:
+    """An entry is found by each entity it is about."""
+    store = await opener()
+    for revision, name in enumerate("aba"):
+        made = replace(entry(name), after={f"prefix/{name}": {}})
+        await store.commit(Change((prefix(name),)), made, Revision(revision))
+
+    assert [r.revision for r in await store.audit_trail("prefix/a", None, 9)] == [3, 1]
+    assert [r.revision for r in await store.audit_trail("prefix/a", Revision(3), 9)] == [1]
+    await store.close()

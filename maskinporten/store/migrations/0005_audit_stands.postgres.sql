@@ -1,0 +1,10 @@
+CREATE INDEX audit_at ON audit (at, revision);
+CREATE FUNCTION audit_is_never_rewritten() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the audit trail is never rewritten';
+END
+$$;
+CREATE TRIGGER audit_stands BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_is_never_rewritten();
+CREATE TRIGGER audit_subject_stands BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_subject
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_is_never_rewritten();
