@@ -322,10 +322,7 @@ def _read_text(claims: Mapping[str, Any], name: str) -> str | None:
 
 
 def read_scopes(value: object) -> tuple[ScopeName, ...]:
-    """The claim `scope`. Asked for twice is asked for once; the order stays (RFC 6749 section 3.3).
-
-    Raises Refused: CLAIM_INVALID, SCOPE_MALFORMED.
-    """
+    """Asked for twice is asked for once; the order stays (RFC 6749 section 3.3)."""
     if not isinstance(value, str):
         raise Refused(Reason.CLAIM_INVALID, "scope is not a string", named=("scope",))
     names = tuple(dict.fromkeys(filter(None, value.split(" "))))
@@ -370,13 +367,10 @@ def _read_pid(value: object) -> str | None:
 
 
 def read_consumer_org(value: object) -> OrgNo | None:
-    """The claim `consumer_org`, where it stands. Raises Refused: CLAIM_INVALID."""
-    if value is None:
-        return None
-    orgno = find_orgno(value)
-    if orgno is None:
+    """Raises Refused: CLAIM_INVALID."""
+    if value is not None and find_orgno(value) is None:
         raise Refused(Reason.CLAIM_INVALID, repr(value)[:80], named=("consumer_org",))
-    return orgno
+    return find_orgno(value)
 
 
 def _read_details(value: object) -> tuple[Mapping[str, Any], ...] | None:

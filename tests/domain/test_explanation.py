@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maskinporten.certificates import Verdicts
+from maskinporten.certificates import enterprise_verdicts
 from maskinporten.domain.client import Client, ClientId, ClientKey, OnBehalfOf
 from maskinporten.domain.explanation import Explanation, explain
 from maskinporten.domain.grant import Assertion
@@ -34,7 +34,9 @@ from tests.world import (
 )
 
 WORLD = registry()
-CERTIFICATES = Verdicts(trust(), RevocationPolicy(accept_without_source=True), Evidence())
+CERTIFICATES = enterprise_verdicts(
+    trust(), RevocationPolicy(accept_without_source=True), Evidence()
+)
 SCOPES = ("a:one", "a:two", "a:three")
 
 
