@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Final
+from enum import StrEnum
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -25,6 +26,19 @@ PositiveSeconds = Annotated[int, Meta(ge=1, le=24 * 3600)]
 Uris = Annotated[tuple[Uri, ...], Meta(max_length=100)]
 
 _SLIP: Final = 0.88  # likeness from which an unknown member is taken for a known one, misspelt
+# What the library says, in sentences for whoever wrote the member.
+_SENTENCES: Final = (
+    (re.compile(r"^Expected `str` of length <= (\d+)$"), r"must have at most \1 characters"),
+    (re.compile(r"^Expected `str` of length >= (\d+)$"), r"must have at least \1 character"),
+    (re.compile(r"^Expected `array` of length <= (\d+)$"), r"must have at most \1 entries"),
+    (re.compile(r"^Expected `int` >= (\d+)$"), r"must be at least \1"),
+    (re.compile(r"^Expected `int` <= (\d+)$"), r"must be at most \1"),
+    (re.compile(r"^Expected (`\w+`), got (`\w+`)$"), r"must be \1, not \2"),
+)
+_KINDS: Final[Mapping[str, str]] = {
+    "`str`": "a text", "`int`": "a whole number", "`bool`": "true or false", "`float`": "a number",
+    "`decimal`": "a number", "`array`": "an array", "`object`": "an object", "`null`": "null",
+}  # fmt: skip
 SCOPE_TEXT: Final = re.compile(r"(long_)?description(#[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?")
 
 
@@ -213,15 +227,21 @@ class Reader:
                 try:
                     found[name] = msgspec.convert(value, types[name])
                 except msgspec.ValidationError as fault:
-                    self._mistyped(name, str(fault))
+                    self._mistyped(name, str(fault), types[name])
         return found
 
     def _passes_over(self, name: str, known: Iterable[str]) -> bool:
         return self._tolerant and not get_close_matches(name, known, n=1, cutoff=_SLIP)
 
-    def _mistyped(self, name: str, said: str) -> None:
+    def _mistyped(self, name: str, said: str, kind: Any) -> None:
         sentence, _, place = said.partition(" - at `$")
-        self.fault(name + place.rstrip("`"), sentence[:1].lower() + sentence[1:])
+        if sentence.startswith("Invalid enum value"):
+            sentence = f"must be one of {', '.join(_choices(kind))}"
+        for pattern, words in _SENTENCES:
+            sentence = pattern.sub(words, sentence)
+        for code, word in _KINDS.items():
+            sentence = sentence.replace(code, word)
+        self.fault(name + place.rstrip("`"), sentence)
 
     def orgno(self, found: Mapping[str, Any], name: str) -> Any:
         """The organisation number of that member, or None with a fault where it is none."""
@@ -236,6 +256,13 @@ class Reader:
         for name in missing if self._is_object else ():
             self.fault(name, "must be given")
         return not missing
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of the enumeration within a type."""
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return list(kind)
+    return [choice for part in get_args(kind) for choice in _choices(part)]
 
 
 def instant(now: int) -> str:

@@ -138,8 +138,9 @@ class Registry:
                 for tag in before - tags:
                     gone[shelf, *tag].add(name)
         for key in come.keys() | gone.keys():
-            leaving = gone.get(key, ())
-            found = [name for name in self.index.get(key, ()) if name not in leaving]
+            found, leaving = list(self.index.get(key, ())), gone.get(key)
+            if leaving:
+                found = [name for name in found if name not in leaving]
             yield key, _with_names(found, come.get(key, []))
 
 

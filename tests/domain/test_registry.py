@@ -1,10 +1,12 @@
 """The registry as a value: the next version shares what did not change."""
 
 import time
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskinporten.domain.orgno import read_orgno
 from maskinporten.domain.registry import Registry, Revision, Shelf
 from maskinporten.domain.scope import Prefix
 from tests.world import CONSUMER, PROVIDER, registry
@@ -64,3 +66,21 @@ def test_prefixes_of_an_organisation_are_the_active_ones_sorted() -> None:
     assert made.prefixes_of(PROVIDER) == ("skatt",)  # type: ignore[arg-type]
     assert made.revision == 2
     assert Registry().prefixes_of(PROVIDER) == ()  # type: ignore[arg-type]
+
+
+def test_names_by_owner_follow_every_change() -> None:
+    """Found without a search: added, moved to another owner, and never twice."""
+    made = [Prefix(prefix=f"p{n:02}", owner_orgno=read_orgno(PROVIDER)) for n in range(40)]
+    all_names = tuple(prefix.prefix for prefix in made)
+    registry = Registry().with_entities(Revision(1), reversed(made))
+    moved = replace(made[3], owner_orgno=read_orgno(CONSUMER))
+
+    after = registry.with_entities(Revision(2), [moved, moved, replace(made[4], active=False)])
+
+    assert registry.names("prefixes") == after.names("prefixes") == all_names
+    assert registry.names("prefixes", "owner_orgno", PROVIDER) == all_names
+    assert after.names("prefixes", "owner_orgno", CONSUMER) == ("p03",)
+    rest = tuple(name for name in all_names if name != "p03")
+    assert after.names("prefixes", "owner_orgno", PROVIDER) == rest
+    assert after.prefixes_of(read_orgno(PROVIDER)) == tuple(n for n in rest if n != "p04")
+    assert after.names("prefixes", "owner_orgno", "nobody") == ()

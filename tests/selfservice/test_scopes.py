@@ -270,6 +270,13 @@ async def test_a_listing_is_whole_and_paged(start: Starter) -> None:
         path = link[1 : link.index(">")] if link else ""
 
     assert pages == whole
+    some = await server.http.get("/scopes/all?prefix=skatt&accessible_for_all=true&inactive=false")
+    assert [one["name"] for one in some.json()] == ["skatt:krr", "skatt:open"]
+    delegable = "/scopes/all?accessible_for_all=true&delegated_sources=true"
+    assert (await server.http.get(delegable)).json() == []
+    assert await own.ok("GET", "/scopes?scope=skatt:mange/0449") == [
+        one for one in whole if one["name"] == "skatt:mange/0449"
+    ]
     assert len(whole) > 450
     assert [one["name"] for one in whole] == sorted(one["name"] for one in whole)
     assert (await own.ok("GET", "/scopes?size=10&page=99")) == []

@@ -8,13 +8,13 @@ from typing import Any
 from maskinporten.domain.declaration import dated
 from maskinporten.domain.orgno import OrgNo, read_orgno
 from maskinporten.domain.scope import AccessState, ScopeAccess
-from maskinporten.domain.selfservice.case import Case, Decision, conflict
+from maskinporten.domain.selfservice.case import Case, Decision, Sparse, conflict
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
 
 
 def find_given(
     case: Case, *, scope: str | None, consumer_orgno: str | None, inactive: bool
-) -> Iterable[ScopeAccess]:
+) -> Sparse[ScopeAccess]:
     """What the caller has given to others; nothing, for a scope that is not the caller's."""
     names: Iterable[Any]
     own = case.caller.orgno
@@ -25,19 +25,20 @@ def find_given(
     accesses = (case.registry.accesses[name] for name in names)
     return (
         access
-        for access in accesses
         if access.owner_orgno == own
         and consumer_orgno in (None, access.consumer_orgno)
         and (inactive or access.state is not AccessState.DENIED)
+        else None
+        for access in accesses
     )
 
 
-def find_received(case: Case, *, inactive: bool, accessible_for_all: bool) -> Iterable[ScopeAccess]:
+def find_received(case: Case, *, inactive: bool, accessible_for_all: bool) -> Sparse[ScopeAccess]:
     """What others have given to the caller; on request, what is open to everybody too."""
     own, registry = case.caller.orgno, case.registry
     names = registry.names("accesses", "consumer_orgno", own)
     given = (registry.accesses[name] for name in names)
-    received = (a for a in given if inactive or a.state is not AccessState.DENIED)
+    received = (a if inactive or a.state is not AccessState.DENIED else None for a in given)
     if not accessible_for_all:
         return received
     open_to_all = (

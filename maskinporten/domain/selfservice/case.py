@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from heapq import merge
+from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -13,6 +14,13 @@ from maskinporten.domain.registry import SHELVES, Change, Entity, Registry
 from maskinporten.domain.scope import Prefix, Scope, ScopeName
 from maskinporten.domain.selfservice.caller import SUPPLIER, Caller, Right
 from maskinporten.errors import InvalidInput, Reason, Refused
+
+T = TypeVar("T")
+Sparse = Iterable[T | None]
+"""A listing with a None for each thing that was looked at and does not belong there.
+
+Whoever reads it can pause after so many things, however few of them are shown.
+"""
 
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
@@ -67,13 +75,12 @@ class Case:
             return prefix
         raise Refused(Reason.NOT_OWNER, name[:300], named=("prefix",))
 
-    def own_clients(self, right: Right) -> Iterable[Client]:
-        """All the clients on which the caller may exercise the right, by name."""
-        names = set(self.registry.names("clients", "client_orgno", self.caller.orgno))
-        if SUPPLIER in self.caller.scopes:
-            names.update(self.registry.names("clients", "supplier_orgno", self.caller.orgno))
-        clients = (self.registry.clients[name] for name in sorted(names))
-        return (client for client in clients if self._owns(client, right))
+    def own_clients(self, right: Right) -> Sparse[Client]:
+        """The clients on which the caller may exercise the right, by name; see `Sparse`."""
+        own = self.registry.names("clients", "client_orgno", self.caller.orgno)
+        supplied = self.registry.names("clients", "supplier_orgno", self.caller.orgno)
+        clients = (self.registry.clients[name] for name in merge(own, supplied))
+        return (client if self._owns(client, right) else None for client in clients)
 
     def _owns(self, client: Client, right: Right) -> bool:
         if client.client_orgno == self.caller.orgno:

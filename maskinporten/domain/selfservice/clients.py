@@ -1,6 +1,5 @@
 """Clients and the customers they act for (Maskinporten: self-service, clients, onbehalfof)."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,7 +20,14 @@ from maskinporten.domain.selfservice.caller import (
     SUPPLIER,
     Right,
 )
-from maskinporten.domain.selfservice.case import Case, Decision, conflict, verify_flawless, without
+from maskinporten.domain.selfservice.case import (
+    Case,
+    Decision,
+    Sparse,
+    conflict,
+    verify_flawless,
+    without,
+)
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
 
 MAX_CUSTOMERS: Final = 1000
@@ -36,9 +42,10 @@ _ELSEWHERE: Final = (
 )  # changed at their own addresses once the client is there
 
 
-def find_clients(case: Case, *, inactive: bool) -> Iterable[Client]:
+def find_clients(case: Case, *, inactive: bool) -> Sparse[Client]:
     """The caller's clients; deactivated ones only where asked for."""
-    return (client for client in case.own_clients(READ_CLIENTS) if client.active or inactive)
+    own = case.own_clients(READ_CLIENTS)
+    return (client if client and (client.active or inactive) else None for client in own)
 
 
 def read_client(case: Case, client_id: str, *, inactive: bool) -> Client:

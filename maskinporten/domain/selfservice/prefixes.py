@@ -1,6 +1,5 @@
 """Prefixes: seen by their owners, given out and taken back by whoever runs the server."""
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -9,8 +8,9 @@ from maskinporten.domain.declaration import dated, declare_prefix
 from maskinporten.domain.members import Reader
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.registry import Change, Entity, Registry
-from maskinporten.domain.scope import Prefix, ScopeName
+from maskinporten.domain.scope import Prefix
 from maskinporten.domain.selfservice.case import Case, Decision, conflict, verify_flawless, without
+from maskinporten.domain.selfservice.scopes import names_under
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
 
 _READ_ONLY: Final = ("created", "last_updated", "organization_name")
@@ -86,11 +86,8 @@ def _declared(case: Case, data: Any, current: dict[str, Prefix]) -> Decision:
 
 def _moved(case: Case, prefix: str, owner: OrgNo) -> Iterable[Entity]:
     """The scopes under the prefix, and the accesses to them, in their new owner's name."""
-    registry, names = case.registry, case.registry.names("scopes")
-    beginning = ScopeName(prefix + ":")
-    for name in names[bisect_left(names, beginning) :]:
-        if not name.startswith(beginning):
-            return
+    registry = case.registry
+    for name in names_under(registry, prefix):
         scope = registry.scopes[name]
         yield dated(replace(scope, owner_orgno=owner), scope, {}, case.now)
         for key in registry.names("accesses", "scope", name):

@@ -1,5 +1,7 @@
 """Scopes, by the owners of their prefixes (Maskinporten: self-service, scopes)."""
 
+import itertools
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -8,7 +10,14 @@ from maskinporten.domain.declaration import dated, declare_scope
 from maskinporten.domain.members import SCOPE_TEXT, Reader
 from maskinporten.domain.registry import Registry
 from maskinporten.domain.scope import Scope, ScopeName, Visibility
-from maskinporten.domain.selfservice.case import Case, Decision, conflict, verify_flawless, without
+from maskinporten.domain.selfservice.case import (
+    Case,
+    Decision,
+    Sparse,
+    conflict,
+    verify_flawless,
+    without,
+)
 from maskinporten.errors import Fault, InvalidInput, Reason, Refused
 
 _READ_ONLY: Final = (
@@ -44,21 +53,30 @@ class Wanted:
         )
 
 
-def public_scopes(registry: Registry, wanted: Wanted) -> Iterable[Scope]:
+def public_scopes(registry: Registry, wanted: Wanted) -> Sparse[Scope]:
     """What anyone may see, by name."""
     names: Iterable[ScopeName] = registry.names("scopes")
     if wanted.prefix is not None:
-        beginning = wanted.prefix + ":"
-        names = (name for name in names if name.startswith(beginning))
+        names = names_under(registry, wanted.prefix)
     scopes = (registry.scopes[name] for name in names)
-    return (scope for scope in scopes if wanted.fits(scope))
+    return (scope if wanted.fits(scope) else None for scope in scopes)
 
 
-def find_scopes(case: Case, *, name: str | None, inactive: bool) -> Iterable[Scope]:
+def names_under(registry: Registry, prefix: str) -> Iterable[ScopeName]:
+    """The names of all scopes under a prefix."""
+    names, beginning = registry.names("scopes"), ScopeName(prefix + ":")
+    begun = itertools.islice(names, bisect_left(names, beginning), None)
+    return itertools.takewhile(lambda name: name.startswith(beginning), begun)
+
+
+def find_scopes(case: Case, *, name: str | None, inactive: bool) -> Sparse[Scope]:
     """The caller's own scopes, public or not."""
     names = case.registry.names("scopes", "owner_orgno", case.caller.orgno)
-    scopes = (case.registry.scopes[one] for one in names if name in (None, one))
-    return (scope for scope in scopes if scope.active or inactive)
+    scopes = (case.registry.scopes[one] for one in names)
+    return (
+        scope if (scope.active or inactive) and name in (None, scope.name) else None
+        for scope in scopes
+    )
 
 
 def read_scope(case: Case, name: str, *, inactive: bool) -> Scope:

@@ -199,36 +199,40 @@ async def _listing(
     """
     headers = {REVISION: str(registry.revision)}
     size = call.find_number("size", MAX_PAGE_SIZE)
-    views = (endpoint.view(thing, registry) for thing in found)
+    batches = _batches(iter(found), lambda thing: endpoint.view(thing, registry))
     if size:
-        page = call.find_number("page", _MAX_REVISION) or 0
-        things = iter(found)
-        await _skip(things, page * size)
-        some = [endpoint.view(thing, registry) for thing in itertools.islice(things, size)]
-        if next(things, None) is not None:
-            after = request.url.include_query_params(page=page + 1)
-            headers["link"] = f'<{after.path}?{after.query}>; rel="next"'
-        return json_response(some, endpoint.status, headers)
-    first = list(itertools.islice(views, _CHUNK))
-    if len(first) < _CHUNK:
+        skipped, page = 0, call.find_number("page", _MAX_REVISION) or 0
+        some: list[Any] = []
+        for batch in batches:
+            wanted = max(0, page * size - skipped)
+            skipped += min(wanted, len(batch))
+            some += batch[wanted:]
+            if len(some) > size:
+                after = request.url.include_query_params(page=page + 1)
+                headers["link"] = f'<{after.path}?{after.query}>; rel="next"'
+                break
+            await asyncio.sleep(0)
+        return json_response(some[:size], endpoint.status, headers)
+    first = next(batches, [])
+    second = next(batches, None)
+    if second is None:
         return json_response(first, endpoint.status, headers)
-    return StreamingResponse(
-        _pieces(first, views), endpoint.status, headers, media_type="application/json"
-    )
+    pieces = _pieces(itertools.chain([first, second], batches))
+    return StreamingResponse(pieces, endpoint.status, headers, media_type="application/json")
 
 
-async def _skip(things: Iterator[Any], number: int) -> None:
-    while number > 0:
-        step = min(number, 10 * _CHUNK)
-        if sum(1 for _ in itertools.islice(things, step)) < step:
-            return
-        number -= step
+def _batches(things: Iterator[Any], view: Callable[[Any], Any]) -> Iterator[list[Any]]:
+    """The views of so many things that were looked at; those that are None are not shown."""
+    while looked := list(itertools.islice(things, _CHUNK)):
+        yield [view(thing) for thing in looked if thing is not None]
+
+
+async def _pieces(batches: Iterable[list[Any]]) -> AsyncIterator[bytes]:
+    """One JSON array; the token line has its turn between any two pieces."""
+    separator = b"["
+    for batch in batches:
+        if batch:
+            yield separator + _ENCODER.encode(batch)[1:-1]
+            separator = b","
         await asyncio.sleep(0)
-
-
-async def _pieces(first: list[Any], rest: Iterator[Any]) -> AsyncIterator[bytes]:
-    yield b"[" + _ENCODER.encode(first)[1:-1]
-    while some := list(itertools.islice(rest, _CHUNK)):
-        await asyncio.sleep(0)
-        yield b"," + _ENCODER.encode(some)[1:-1]
-    yield b"]"
+    yield b"[]" if separator == b"[" else b"]"
