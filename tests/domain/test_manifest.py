@@ -174,7 +174,7 @@ FAULTS = [
         id="a typo",
     ),
     pytest.param(
-        one("scopes", name="skatt:kort", at_max_age=-1), "scopes[0].at_max_age", "at least", id="neg"
+        one("scopes", name="skatt:kort", at_max_age=-1), "scopes[0].at_max_age", "least", id="neg"
     ),
     pytest.param(
         one("scopes", name="skatt:kort", visibility="ALL"), "scopes[0].visibility", "PUBLIC", id="e"
