@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from maskinporten.domain.client import Client, ClientId
+from maskinporten.domain.client import Client, is_client_id
 from maskinporten.domain.members import instant
-from maskinporten.domain.orgno import OrgNo
+from maskinporten.domain.orgno import OrgNo, find_orgno
 from maskinporten.domain.registry import Entity, Registry, Revision
-from maskinporten.domain.scope import ScopeName
+from maskinporten.domain.scope import MAX_SCOPES_PER_GRANT, is_scope_token
 from maskinporten.domain.weighing import Question
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.store import AuditRecord, Store, rows
@@ -65,13 +65,16 @@ async def registry_at(store: Store, question: Question, revision: Revision) -> R
 
     Costs a look-up for each entity, however far back.
     """
-    names = question.scope.split(" ")[:200]
-    found = await _stood(store, revision, [f"client/{question.client_id}"])
+    names = [name for name in question.scope.split(" ") if is_scope_token(name)]
+    names = names[:MAX_SCOPES_PER_GRANT]
+    found: list[Entity] = []
+    if is_client_id(question.client_id):
+        found += await _stood(store, revision, [f"client/{question.client_id}"])
     client = found[0] if found and isinstance(found[0], Client) else None
     consumer = _consumer(question, client)
-    found += await _stood(store, revision, [f"scope/{name}" for name in names if name])
+    found += await _stood(store, revision, [f"scope/{name}" for name in names])
     if consumer is not None:
-        labels = [f"access/{name} {consumer}" for name in names if name]
+        labels = [f"access/{name} {consumer}" for name in names]
         found += await _stood(store, revision, labels)
     return Registry().with_entities(revision, found)
 
@@ -80,7 +83,9 @@ def _consumer(question: Question, client: Client | None) -> str | None:
     if question.iss_onbehalfof is not None:
         entry = client.find_on_behalf_of(question.iss_onbehalfof) if client else None
         return entry.orgno if entry else None
-    return question.consumer_org or (client.client_orgno if client else None)
+    if question.consumer_org is not None:
+        return find_orgno(question.consumer_org)
+    return client.client_orgno if client else None
 
 
 async def _stood(store: Store, revision: Revision, labels: Iterable[str]) -> list[Entity]:
@@ -92,16 +97,6 @@ async def entity_at(store: Store, revision: Revision, label: str) -> Entity | No
     """The entity (`kind/id`) as it stood at `revision`; None where it was not there yet."""
     records = await store.audit_trail(label, Revision(revision + 1), 1)
     return rows.read_image(label, records[0].entry.after[label]) if records else None
-
-
-def owners_at(registry: Registry, question: Question) -> tuple[OrgNo | None, frozenset[OrgNo]]:
-    """Whose the question's client is, and whose its scopes are, where they are there."""
-    client: Client | None = registry.clients.get(ClientId(question.client_id))
-    scopes = (registry.scopes.get(ScopeName(name)) for name in question.scope.split(" "))
-    return (
-        client.client_orgno if client else None,
-        frozenset(scope.owner_orgno for scope in scopes if scope is not None),
-    )
 
 
 def entry_members(record: AuditRecord, viewer: OrgNo | None = None) -> dict[str, Any]:

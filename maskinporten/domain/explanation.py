@@ -136,7 +136,6 @@ def members(told: Explanation) -> dict[str, Any]:
         shown["consumer"] = told.entitlement.consumer
         if told.entitlement.supplier is not None:
             shown["supplier"] = told.entitlement.supplier
-        shown["expires_in"] = told.entitlement.lifetime - 1
     if told.delegation is not None:
         shown["delegation"] = {
             "source": told.delegation.source,

@@ -76,6 +76,8 @@ async def knock(caller: Organisation, row: Endpoint, names: dict[str, str]) -> h
     """The endpoint with these names put in, and a body that would be right for the owner."""
     path = row.path.replace(":path}", "}").format(**names)
     query = f"?scope={names['scope']}" if "scope!" in row.query else ""
+    if "client_id!" in row.query:
+        query += f"&client_id={names['client_id']}"
     body = BODIES.get(row.path)
     if body and "name" in body:
         body = {**body, "name": names["scope"]}

@@ -71,6 +71,10 @@ class Desk:
             return await self._write(endpoint, request, call, token)
         registry = await self._fresh(request, always=token is not None)
         case = self._case(endpoint, request, token, registry)
+        if endpoint.recall is not None:
+            return _shown(
+                endpoint, request, await endpoint.recall(case, call, self.store), registry
+            )
         found = endpoint.answer(case, call)
         if endpoint.many:
             return await _listing(endpoint, request, call, found, registry)

@@ -1,7 +1,7 @@
 """What an endpoint of the self-service API is: a row of a table, and one request to it."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from maskinporten.domain.registry import Registry
 from maskinporten.domain.selfservice.caller import Right
 from maskinporten.domain.selfservice.case import Case
 from maskinporten.errors import Fault, InvalidInput
+from maskinporten.store import Store
 
 MAX_PAGE_SIZE: Final = 10_000
 _TRUE: Final = frozenset({"true", "1"})
@@ -60,7 +61,8 @@ class Endpoint:
     method: str
     path: str
     summary: str
-    answer: Callable[[Case, Call], Any]
+    answer: Callable[[Case, Call], Any] = lambda _case, _call: None
+    recall: Callable[[Case, Call, Store], Awaitable[Any]] | None = None  # instead: asks the past
     view: Callable[[Any, Registry], Any] = lambda thing, _registry: thing
     right: Right | None = None
     writes: bool = False

@@ -35,6 +35,17 @@ PARAMETERS: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
     "delegated_sources": (_SWITCH, "Only scopes that can be delegated, or only the others"),
     "accessible_for_all": (_SWITCH, "Only what is open to every organisation, or only the rest"),
     "integration_type": (_TEXT, "Only scopes that this kind of client may use"),
+    "client_id": (_TEXT, "The client that would ask for the token"),
+    "consumer_org": (_TEXT, "For whom, by delegation: an organisation number"),
+    "iss_onbehalfof": (_TEXT, "For whom: a customer registered on the client"),
+    "kid": (_TEXT, "Signed with this key; left out, the one that lives longest"),
+    "at": (_TEXT, "A revision, or a time as 2026-01-31T12:00:00Z; left out, now"),
+    "before": (
+        {"type": "integer", "minimum": 0, "maximum": 2**53},
+        "Only older than this revision",
+    ),
+    "limit": ({"type": "integer", "minimum": 0, "maximum": 100}, "At most so many; 50 if left out"),
+    "org": ({"type": "string", "pattern": "^[0-9]{9}$"}, "Only what concerns this organisation"),
     "page": ({"type": "integer", "minimum": 0}, "Number of a page, from 0"),
     "size": (
         {"type": "integer", "minimum": 0, "maximum": MAX_PAGE_SIZE},

@@ -16,11 +16,17 @@ from maskinporten.web.selfservice.desk import Desk
 from maskinporten.web.selfservice.endpoint import Endpoint
 from maskinporten.web.selfservice.keys import KEY_ENDPOINTS
 from maskinporten.web.selfservice.openapi import openapi_routes
+from maskinporten.web.selfservice.past import PAST_ENDPOINTS
 from maskinporten.web.selfservice.refusals import refusal
 from maskinporten.web.selfservice.scopes import SCOPE_ENDPOINTS
 
 BASES: Final = ("/api/v1", "/external/api/v1", "")
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*KEY_ENDPOINTS, *CLIENT_ENDPOINTS, *SCOPE_ENDPOINTS)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *KEY_ENDPOINTS,
+    *CLIENT_ENDPOINTS,
+    *SCOPE_ENDPOINTS,
+    *PAST_ENDPOINTS,
+)
 """Everything there is, in the order of matching."""
 
 
