@@ -32,6 +32,7 @@ from maskinporten.errors import Fault, InvalidInput, Reason, Refused, Unavailabl
 from maskinporten.evidence import FetchLog
 from maskinporten.expiry import ExpiryWatch
 from maskinporten.health import WorkerHealth
+from maskinporten.hsm import Token
 from maskinporten.issuance import Issuance
 from maskinporten.keyring import Keyring
 from maskinporten.metrics import Metrics
@@ -134,14 +135,20 @@ def rotation_policy(settings: Settings) -> RotationPolicy:
 def open_keyring(
     settings: Settings, policy: RotationPolicy, clock: Callable[[], float] = time.time
 ) -> Keyring:
-    """The keyring of the settings, still empty."""
+    """The keyring of the settings, still empty. Raises InvalidInput where the token is not."""
     previous = settings.key_encryption_key_previous
+    token = None
+    if settings.pkcs11_module is not None and settings.pkcs11_pin is not None:
+        pin = settings.pkcs11_pin.reveal()
+        token = Token(settings.pkcs11_module, settings.pkcs11_token, pin)
     return Keyring(
         settings.key_encryption_key.reveal(),
         settings.issuer,
         policy,
         clock,
         previous.reveal() if previous else None,
+        token,
+        new_in_token=settings.new_keys == "token",
     )
 
 

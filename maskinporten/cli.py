@@ -22,7 +22,7 @@ from maskinporten.commands import (
     trust,
 )
 from maskinporten.errors import InvalidInput, Unavailable
-from maskinporten.keyring import KeyDoesNotOpen
+from maskinporten.keyring import KeyDoesNotOpen, KeyNotInToken
 from maskinporten.store import Conflict, SchemaTooNew
 
 _COMMANDS = (dev, serve, token, registry, admin, keys, backup, pki, trust, check, history)
@@ -36,6 +36,8 @@ _SENTENCES: Final[Mapping[type[Exception], str]] = {
     SchemaTooNew: "the database is newer than this program ({}); use the later release",
     KeyDoesNotOpen: "the signing key {} does not open under this key-encryption key; set "
     "MASKINPORTEN_KEY_ENCRYPTION_KEY to the one the database was made with",
+    KeyNotInToken: "the signing key {} lies in a PKCS #11 token, and not in the one that "
+    "MASKINPORTEN_PKCS11_MODULE and MASKINPORTEN_PKCS11_TOKEN name",
     Conflict: "someone else keeps changing the registry; run the command again",
 }
 

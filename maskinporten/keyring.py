@@ -33,7 +33,8 @@ from maskinporten.domain.signing import (
     published,
     takes_part,
 )
-from maskinporten.errors import Unavailable
+from maskinporten.errors import Fault, InvalidInput, Unavailable
+from maskinporten.hsm import Token
 
 KEY_LENGTH: Final = 32  # octets of the key-encryption key (AES-256)
 _NONCE_LENGTH: Final = 12
@@ -44,6 +45,10 @@ _log = logging.getLogger(__name__)
 
 class KeyDoesNotOpen(Exception):
     """A stored signing key was sealed under another key-encryption key, or was tampered with."""
+
+
+class KeyNotInToken(KeyDoesNotOpen):
+    """A stored signing key lies in a PKCS #11 token that is not this one."""
 
 
 class LocalKey:
@@ -71,6 +76,9 @@ class Keyring:
         policy: RotationPolicy,
         clock: Callable[[], float],
         previous: bytes | None = None,
+        token: Token | None = None,
+        *,
+        new_in_token: bool = False,
     ) -> None:
         self.key_set = b'{"keys":[]}'
         self.etag = '""'
@@ -83,6 +91,8 @@ class Keyring:
         self._opening_keys = [self._sealing_key]
         if previous is not None:
             self._opening_keys.append(AESGCM(previous))
+        self._token = token
+        self._new_in_token = new_in_token
         self._issuer = issuer
         self._policy = policy
         self._clock = clock
@@ -155,8 +165,36 @@ class Keyring:
 
         Making it takes a second of a core; call it beside the event loop.
         """
+        if self._new_in_token:
+            return self.prepare_in_token(now, bits)
         private_key = rsa.generate_private_key(65537, bits)
         return self.seal_key(private_key, [_self_signed(private_key, self._issuer, now)], now)
+
+    def prepare_in_token(self, now: int, bits: int = DEFAULT_BITS) -> SealedKey:
+        """The same, made in the PKCS #11 token, which it never leaves.
+
+        Raises Unavailable, and InvalidInput where no token is configured.
+        """
+        if self._token is None:
+            sentence = "must be set, for a token is asked for"
+            raise InvalidInput((Fault("MASKINPORTEN_PKCS11_MODULE", sentence),))
+        private_key, uri = self._token.make(bits)
+        chain = [_self_signed(private_key, self._issuer, now)]
+        return replace(_as_prepared(private_key.public_key(), chain, now), token=uri)
+
+    def destroy(self, key: SealedKey) -> None:
+        """Forget a removed key's private half where the registry does not hold it.
+
+        One that cannot be reached now is logged: an operator must destroy it.
+        """
+        if not key.token:
+            return
+        try:
+            gone = self._token is not None and self._token.destroy(key.token)
+        except Unavailable:
+            gone = False
+        if not gone:
+            _log.error("the private half of %s must be destroyed by hand: %s", key.kid, key.token)
 
     def seal_key(
         self, private_key: rsa.RSAPrivateKey, chain: Sequence[bytes], now: int
@@ -165,19 +203,8 @@ class Keyring:
 
         Whether they are fit for each other is `signing_certificate`'s question.
         """
-        n, e = rsa_members(private_key.public_key())
-        kid = thumbprint(n, e)
-        end = x509.load_der_x509_certificate(chain[0]).not_valid_after_utc
-        return SealedKey(
-            kid=kid,
-            stage=Stage.PREPARED,
-            n=n,
-            e=e,
-            sealed=self._seal(kid, private_key, self._fresh_under),
-            x5c=tuple(base64.b64encode(certificate).decode() for certificate in chain),
-            created=now,
-            certificate_end=int(end.timestamp()),
-        )
+        key = _as_prepared(private_key.public_key(), chain, now)
+        return replace(key, sealed=self._seal(key.kid, private_key, self._fresh_under))
 
     def request(
         self, subject: x509.Name, now: int, bits: int = DEFAULT_BITS
@@ -217,7 +244,12 @@ class Keyring:
         return base64.b64encode(sealed).decode()
 
     def open(self, key: SealedKey) -> SigningKey:
-        """A stored key, ready to sign. Raises KeyDoesNotOpen."""
+        """A stored key, ready to sign. Raises KeyDoesNotOpen, Unavailable."""
+        if key.token:
+            found = self._token.find(key) if self._token else None
+            if found is None:
+                raise KeyNotInToken(key.kid)
+            return found
         return LocalKey(key.kid, self._unseal(key))
 
     def _unseal(self, key: SealedKey | SigningRequest) -> rsa.RSAPrivateKey:
@@ -248,6 +280,22 @@ class Keyring:
             except (InvalidTag, ValueError):  # the latter: too short to hold a nonce
                 continue
         raise KeyDoesNotOpen(kid)
+
+
+def _as_prepared(public_key: rsa.RSAPublicKey, chain: Sequence[bytes], now: int) -> SealedKey:
+    """The public half of a fresh key; where its private half lies is still to be said."""
+    n, e = rsa_members(public_key)
+    end = x509.load_der_x509_certificate(chain[0]).not_valid_after_utc
+    return SealedKey(
+        kid=thumbprint(n, e),
+        stage=Stage.PREPARED,
+        n=n,
+        e=e,
+        sealed="",
+        x5c=tuple(base64.b64encode(certificate).decode() for certificate in chain),
+        created=now,
+        certificate_end=int(end.timestamp()),
+    )
 
 
 def _self_signed(private_key: rsa.RSAPrivateKey, issuer: str, now: int) -> bytes:

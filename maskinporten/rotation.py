@@ -10,6 +10,7 @@ from maskinporten.domain.evidence import WINDOW, reach
 from maskinporten.domain.registry import Change, Registry
 from maskinporten.domain.rotation import (
     NEW_KEYS,
+    Act,
     RotationPolicy,
     Step,
     apply,
@@ -97,6 +98,8 @@ class Rotation:
         _, change = await administer(self._store, self._replica, decide, caller, command, now)
         if change.entities:
             _log.info("signing keys: %s %s", step.act, step.kid)
+            if step.act is Act.REMOVE:
+                self._keyring.destroy(self._replica.registry.signing_keys[step.kid])
         return bool(change.entities)
 
     def _due(self, registry: Registry, reached: int) -> Step | None:

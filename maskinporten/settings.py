@@ -56,6 +56,13 @@ class Settings:
     key_encryption_key: Secret
     # Opens keys that are still sealed under it. Forgotten in force: one more secret to lose.
     key_encryption_key_previous: Secret | None = None
+    # Where new signing keys are made: "sealed" in the database, or in the PKCS #11 "token".
+    new_keys: str = "sealed"
+    # The PKCS #11 library of a token (HSM). Wrong, as the next two: start-up stops.
+    pkcs11_module: Path | None = None
+    # The token's label, and the PIN of its user.
+    pkcs11_token: str = ""
+    pkcs11_pin: Secret | None = None
     # Wrong: test certificates would pass in production, or the reverse.
     environment: Environment = Environment.PROD
     # The address to listen on. 0.0.0.0 in a container.
@@ -229,6 +236,8 @@ def _faults(settings: Settings) -> list[tuple[str, str | None]]:
         ("lifetime_rule", _choice(settings.lifetime_rule, "override", "cap")),
         ("replay_without_database", _choice(settings.replay_without_database, "local", "refuse")),
         ("sqlite_synchronous", _choice(settings.sqlite_synchronous, "normal", "full")),
+        ("new_keys", _choice(settings.new_keys, "sealed", "token")),
+        ("pkcs11_module", _token_fault(settings)),
         ("signing_key_bits", _choice(str(settings.signing_key_bits), "2048", "3072", "4096")),
     ]
 
@@ -253,6 +262,15 @@ def _networks_fault(settings: Settings) -> str | None:
     return None
 
 
+def _token_fault(settings: Settings) -> str | None:
+    whole = bool(settings.pkcs11_token) and settings.pkcs11_pin is not None
+    if settings.pkcs11_module is not None and not whole:
+        return f"needs {PREFIX}PKCS11_TOKEN and {PREFIX}PKCS11_PIN_FILE beside it"
+    if settings.pkcs11_module is None and (settings.new_keys == "token" or settings.pkcs11_token):
+        return "must be set, for a token is asked for"
+    return None
+
+
 def _issuer_fault(issuer: str) -> str | None:
     parts = urlsplit(issuer)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
@@ -272,6 +290,14 @@ def _read_key(text: str) -> Secret:
     if len(octets) != _KEY_LENGTH:
         raise ValueError(f"must be 32 octets in base64; {MAKE_A_KEY}")
     return Secret(octets)
+
+
+def _read_pin_file(text: str) -> Secret:
+    try:
+        pin = Path(text).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ValueError("cannot be read") from fault
+    return Secret(pin.encode())
 
 
 _URL_SAFE: Final = str.maketrans("-_", "+/")
@@ -318,6 +344,9 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
     "key_encryption_key": _read_key,
     "key_encryption_key_previous": _read_key,
     "environment": _read_environment,
+    "new_keys": str,
+    "pkcs11_module": Path,
+    "pkcs11_token": str,
     "host": str,
     "port": _read_number,
     "workers": _read_number,
@@ -357,6 +386,7 @@ _BY_FIELD: Final[Mapping[str, Callable[[str], Any]]] = {
 }
 _READERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     **{PREFIX + name.upper(): (name, read) for name, read in _BY_FIELD.items()},
+    PREFIX + "PKCS11_PIN_FILE": ("pkcs11_pin", _read_pin_file),
     PREFIX + "KEY_ENCRYPTION_KEY_FILE": ("key_encryption_key", _read_key_file),
     PREFIX + "KEY_ENCRYPTION_KEY_PREVIOUS_FILE": (
         "key_encryption_key_previous",

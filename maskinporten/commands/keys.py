@@ -109,6 +109,8 @@ def add_parser(commands: Any) -> None:
                 "kid", metavar="KID", nargs=None if act in _NAMED else "?", default="",
                 help="the key's name, or its beginning",
             )  # fmt: skip
+        if act is ByHand.PREPARE:
+            part.add_argument("--hsm", action="store_true", help="make it in the PKCS #11 token")
         if act is ByHand.REVOKE:
             part.add_argument("--reason", default="", help="kept with the key")
         part.add_argument("--yes", action="store_true", help="though it is not safe")
@@ -204,7 +206,9 @@ async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> i
     reason = getattr(arguments, "reason", "")
     bits = at.settings.signing_key_bits
     number = spares_needed(act, kid, at.keys)
-    fresh = [at.keyring.prepare(int(time.time()), bits) for _ in range(number)]
+    in_token = getattr(arguments, "hsm", False)
+    make = at.keyring.prepare_in_token if in_token else at.keyring.prepare
+    fresh = [make(int(time.time()), bits) for _ in range(number)]
     planned: list[Plan] = []
 
     def decide(registry: Registry) -> Change:
@@ -224,6 +228,9 @@ async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> i
         faults = [Fault("not safe", hazard) for hazard in found.hazards]
         faults.append(Fault("", "nothing was changed; add --yes to do it all the same"))
         raise InvalidInput(tuple(faults))
+    for key in found.keys:
+        if key.stage is Stage.REMOVED:
+            at.keyring.destroy(key)
     print("\n".join(found.follows))
     for hazard in found.hazards:
         print(f"done though not safe: {hazard}")

@@ -50,6 +50,7 @@ class SealedKey:
     canary_at: int = 0  # epoch seconds at which `canary` was last set; 0: never
     revoked: int = 0  # epoch seconds; 0: it was not taken out of use in an emergency
     reason: str = ""  # why it was revoked, in the operator's words
+    token: str = ""  # PKCS #11 URI (RFC 7512) of a key in a token, which has nothing sealed
     certificate_end: int = 0  # epoch seconds; 0: made by a release that did not write it
 
     @property
