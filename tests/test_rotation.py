@@ -80,6 +80,7 @@ async def test_the_key_set_may_be_kept_until_the_next_key_signs(server: Server) 
 async def test_tokens_flow_while_keys_are_made(server: Server) -> None:
     """Key generation stands beside the token line (the loop is never held for long)."""
     server.clock.now = NOW + POLICY.period
+    await server.services.replica.catch_up()  # it would be a period old
     making = asyncio.create_task(server.services.rotation.advance())
     issued = 0
     while not making.done():

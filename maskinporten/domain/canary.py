@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from maskinporten.domain.client import MAX_TOKEN_LIFETIME
 from maskinporten.domain.rotation import SHARES, RotationPolicy, of_stage, ready_at
 from maskinporten.domain.signing import SealedKey, Stage
 
@@ -41,14 +40,3 @@ def call_back(keys: Sequence[SealedKey], now: int) -> tuple[SealedKey, ...]:
     """
     running = (key for key in of_stage(keys, Stage.PREPARED) if key.canary)
     return tuple(replace(key, canary=0, canary_at=now) for key in running)
-
-
-def needed_until(key: SealedKey, policy: RotationPolicy, now: int) -> int:
-    """Until when a prepared key must stand in /jwk for what it signed on canary (epoch seconds).
-
-    0 where it signed nothing. While it is on canary, it is as if it signed a moment ago.
-    """
-    if not key.canary_at:
-        return 0
-    last = now if key.canary else key.canary_at
-    return last + MAX_TOKEN_LIFETIME + policy.margin

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskinporten.domain.canary import call_back, needed_until, put_on_canary
+from maskinporten.domain.canary import call_back, put_on_canary
 from maskinporten.domain.client import MAX_TOKEN_LIFETIME
+from maskinporten.domain.keystep import ByHand, plan, spares_needed
 from maskinporten.domain.rotation import (
     DAY,
     HOUR,
@@ -24,7 +25,6 @@ from maskinporten.domain.rotation import (
     max_age,
     next_key,
     next_step,
-    of_stage,
     ready_at,
     removal_at,
 )
@@ -193,7 +193,7 @@ POLICIES = st.builds(
 )
 PAUSES = st.one_of(st.integers(1, 2 * HOUR), st.integers(HOUR, 3 * DAY), st.integers(DAY, 45 * DAY))
 DEEDS = st.sampled_from(
-    ["look", "prepare", "activate", "revoke", *3 * ["canary", "call back", "take away"]]
+    ["look", *ByHand, *3 * ["canary", "call back", ByHand.RETIRE, ByHand.REMOVE]]
 )
 
 
@@ -228,10 +228,11 @@ def test_no_provider_meets_an_unknown_key_and_no_living_token_loses_its_key(
         assert len(signers) <= 2
         stretches.append((now, now + pause, shown, signers))
         now += pause
-        if deed == "revoke":
-            keys = revoked(keys, policy, now, number, excused, early)
-        else:
-            keys = done(keys, policy, now, deed, number)
+        before, keys = keys, done(keys, policy, now, deed, number)
+        if gone := [kid for kid, key in keys.items() if key.revoked and kid not in excused]:
+            excused[gone[0]] = now
+            for kid in set(staged(keys, Stage.ACTIVE)) - set(staged(before, Stage.ACTIVE)):
+                early[kid] = ready_at(keys[kid], policy)
         keys = settled(keys, policy, now, number)
 
     def published(at: int) -> frozenset[str]:
@@ -250,42 +251,24 @@ def test_no_provider_meets_an_unknown_key_and_no_living_token_loses_its_key(
 def done(
     keys: dict[str, SealedKey], policy: RotationPolicy, now: int, deed: str, number: int
 ) -> dict[str, SealedKey]:
-    """The keys after an operator has done what the rules allow; as they were, where they do not."""
+    """The keys after an operator has done what is safe; as they were, where it is not.
+
+    Only a key is revoked whatever it does to others.
+    """
     held = list(keys.values())
-    prepared = of_stage(held, Stage.PREPARED)
-    if deed == "canary":
-        try:
-            change = put_on_canary(held, number, policy, now)
-        except ValueError:
+    try:
+        if deed == "canary":
+            return keys | {key.kid: key for key in put_on_canary(held, number, policy, now)}
+        if deed == "call back":
+            return keys | {key.kid: key for key in call_back(held, now)}
+        if deed not in list(ByHand):
             return keys
-        return keys | {key.kid: key for key in change}
-    if deed == "call back":
-        return keys | {key.kid: key for key in call_back(held, now)}
-    if deed == "prepare" and len(prepared) < 4:
-        return moved(keys, Step(Act.PREPARE), now)
-    if deed == "activate" and prepared and ready_at(prepared[0], policy) <= now:
-        return moved(keys, Step(Act.ACTIVATE, prepared[0].kid), now)
-    if deed == "take away":
-        for key in prepared:
-            if not key.canary and needed_until(key, policy, now) <= now:
-                return moved(keys, Step(Act.REMOVE, key.kid), now)
-    return keys
-
-
-def revoked(
-    keys: dict[str, SealedKey],
-    policy: RotationPolicy,
-    now: int,
-    number: int,
-    excused: dict[str, int],
-    early: dict[str, int],
-) -> dict[str, SealedKey]:
-    """The keys without one of those that are published, and who is excused by that."""
-    for key in [key for key in keys.values() if key.stage in PUBLISHED][number % 6 :][:1]:
-        excused[key.kid] = now
-        keys = moved(keys, Step(Act.REMOVE, key.kid), now)
-        if not staged(keys, Stage.ACTIVE):
-            keys = settled(keys, policy, now)
-            (signer,) = (keys[kid] for kid in staged(keys, Stage.ACTIVE))
-            early[signer.kid] = ready_at(signer, policy)
-    return keys
+        act = ByHand(deed)
+        standing = [key.kid for key in held if key.stage in PUBLISHED]
+        kid = standing[number % len(standing)]
+        planned = plan(act, kid, held, fresh(spares_needed(act, kid, held)), policy, now)
+    except ValueError:
+        return keys
+    if planned.hazards and act is not ByHand.REVOKE:
+        return keys
+    return keys | {key.kid: key for key in planned.keys}
