@@ -75,9 +75,7 @@ class OwnTokens:
     def _current(self) -> AsyncValidator:
         key_set = self._key_set()
         if self._validator is None or key_set is not self._read:
-            if self._validator is not None:
-                self._validator.close()
-            self._read = key_set
+            self._read = key_set  # the validator before holds no socket; its callers finish with it
             self._validator = AsyncValidator(
                 [TrustedIssuer(self._issuer, jwks_url=_OWN_KEYS)],
                 policy=Policy(operator="self-service", cool_down=1),

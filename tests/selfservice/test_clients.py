@@ -215,6 +215,7 @@ async def test_deactivated_never_deleted(start: Starter) -> None:
     assert (await own.ok("GET", "/clients/kort?inactive=TRUE"))["active"] is False
     assert '"kort"' not in (await own.call("GET", "/clients")).text
     assert '"kort"' in (await own.call("GET", "/clients/?inactive=true")).text
+    assert await own.ok("GET", "/clients?inactive=true&integration_type=krr") == []
     assert (await own.call("POST", "/clients", made)).status_code == 409
     assert (await own.call("POST", "/clients/kort/jwks", {"keys": []})).status_code == 409
     assert (await own.ok("PUT", "/clients/kort", {"active": True}))["active"] is True

@@ -154,6 +154,8 @@ async def test_writers_that_meet_both_get_through(start: Starter) -> None:
     )
 
     made = {f"k{n}" for n, answer in enumerate(answers) if answer.status_code == 201}
+    alone = [one.call("POST", "/clients", minimal(client_id=f"one{n}")) for n in range(8)]
+    assert {answer.status_code for answer in await asyncio.gather(*alone)} == {201}
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert len(made) >= 3
     listed = {client["client_id"] for client in await one.ok("GET", "/clients")}

@@ -42,10 +42,16 @@ _ELSEWHERE: Final = (
 )  # changed at their own addresses once the client is there
 
 
-def find_clients(case: Case, *, inactive: bool) -> Sparse[Client]:
+def find_clients(case: Case, *, inactive: bool, integration_type: str | None) -> Sparse[Client]:
     """The caller's clients; deactivated ones only where asked for."""
-    own = case.own_clients(READ_CLIENTS)
-    return (client if client and (client.active or inactive) else None for client in own)
+    return (
+        client
+        if client is not None
+        and (client.active or inactive)
+        and integration_type in (None, client.integration_type)
+        else None
+        for client in case.own_clients(READ_CLIENTS)
+    )
 
 
 def read_client(case: Case, client_id: str, *, inactive: bool) -> Client:

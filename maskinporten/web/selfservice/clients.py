@@ -22,8 +22,12 @@ _CUSTOMER: Final = _CUSTOMERS + "/{onbehalfof:path}"
 CLIENT_ENDPOINTS: Final = (
     Endpoint(
         method="GET", path="/clients", summary="Your clients", right=READ_CLIENTS,
-        answer=lambda case, call: clients.find_clients(case, inactive=call.flag("inactive")),
-        view=views.client_in_list, many=True, query=("inactive", "page", "size"),
+        answer=lambda case, call: clients.find_clients(
+            case, inactive=call.flag("inactive"),
+            integration_type=call.query.get("integration_type", "").lower() or None,
+        ),
+        view=views.client_in_list, many=True,
+        query=("inactive", "integration_type", "page", "size"),
         gives=ClientMembers, object_name="client",
     ),
     Endpoint(

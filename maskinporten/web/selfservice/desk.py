@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -45,12 +45,16 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The parts that self-service leans on."""
+    """The parts that self-service leans on.
+
+    The writers of one worker stand in line, so that they do not overtake each other.
+    """
 
     tokens: OwnTokens
     store: Store
     replica: Replica
     clock: Callable[[], float]
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def answer(self, endpoint: Endpoint, request: Request) -> Response:
         """The answer, or the refusal, with the revision it rests on."""
@@ -94,7 +98,8 @@ class Desk:
         caller = caller_of(token, await self.replica.catch_up()).audited()
         command = f"{endpoint.method} {endpoint.path}"
         now = int(self.clock())
-        await administer(self.store, self.replica, decide, caller, command, now)
+        async with self.writing:
+            await administer(self.store, self.replica, decide, caller, command, now)
         return _shown(endpoint, request, decided[-1].shown, self.replica.registry)
 
     def _case(

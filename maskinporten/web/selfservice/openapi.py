@@ -34,7 +34,7 @@ PARAMETERS: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
     "prefix": (_TEXT, "The part of a scope's name before the colon"),
     "delegated_sources": (_SWITCH, "Only scopes that can be delegated, or only the others"),
     "accessible_for_all": (_SWITCH, "Only what is open to every organisation, or only the rest"),
-    "integration_type": (_TEXT, "Only scopes that this kind of client may use"),
+    "integration_type": (_TEXT, "Only this kind of client, or what it may use"),
     "client_id": (_TEXT, "The client that would ask for the token"),
     "consumer_org": (_TEXT, "For whom, by delegation: an organisation number"),
     "iss_onbehalfof": (_TEXT, "For whom: a customer registered on the client"),
