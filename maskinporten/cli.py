@@ -10,6 +10,7 @@ from typing import Final
 from maskinporten import __version__
 from maskinporten.commands import (
     admin,
+    altinn,
     backup,
     check,
     dev,
@@ -25,7 +26,7 @@ from maskinporten.errors import InvalidInput, Unavailable
 from maskinporten.keyring import KeyDoesNotOpen, KeyNotInToken
 from maskinporten.store import Conflict, SchemaTooNew
 
-_COMMANDS = (dev, serve, token, registry, admin, keys, backup, pki, trust, check, history)
+_COMMANDS = (dev, serve, token, registry, admin, keys, backup, pki, trust, altinn, check, history)
 _EPILOG = """\
 Begin with `maskinporten dev`: a whole small world on this machine, with a token to look at.
 `serve` is configured by environment variables named MASKINPORTEN_…; the README lists them.

@@ -28,7 +28,13 @@ CONSUMER: Final = "310000027"
 CLIENT_ID: Final = "sandbox-consumer"
 ADMIN_CLIENT_ID: Final = "sandbox-admin"  # the provider runs the sandbox, and its own affairs
 CERTIFIED_CLIENT_ID: Final = "sandbox-certified"  # no key is registered: its certificate speaks
+SUPPLIER: Final = "310000035"
+SUPPLIER_CLIENT_ID: Final = "sandbox-supplier"  # acts for CONSUMER, who delegated it in Altinn
 SCOPE: Final = "sandbox:contacts.read"
+DELEGABLE_SCOPE: Final = "sandbox:reports.write"
+DELEGATION_SOURCE: Final = "https://tt02.altinn.no/"
+CONSENT_ID: Final = "f70542a8-1b3f-4a5e-9d5a-0a4d6f6f1a11"
+CONSENT_GIVER: Final = "urn:altinn:person:identifier-no:25922947409"
 _KEY_BITS: Final = 2048
 _REVOCATION_REFRESH: Final = 2  # seconds: whoever tries `pki revoke` wants to see it work
 
@@ -41,6 +47,16 @@ class Sandbox:
     client_key: Path  # PEM, unencrypted: it opens nothing but the sandbox
     kid: str
     certificate: Path  # stem of the consumer's enterprise certificate: .pem and .key.pem
+
+    @property
+    def supplier_key(self) -> Path:
+        """The supplier's key, PEM; its kid lies beside it in `supplier-kid`."""
+        return self.folder / "supplier-key.pem"
+
+    @property
+    def altinn_file(self) -> Path:
+        """What the sandbox's stand-in for Altinn knows; the user's to change."""
+        return self.folder / "altinn.toml"
 
     @property
     def issuers(self) -> IssuerFolder:
@@ -56,8 +72,8 @@ class Sandbox:
         """For MASKINPORTEN_DATABASE_URL."""
         return f"sqlite:///{self.folder / 'registry.db'}"
 
-    def environ(self, issuer: str, port: int) -> Mapping[str, str]:
-        """The settings under which `serve` would run this world."""
+    def environ(self, issuer: str, port: int, altinn: str) -> Mapping[str, str]:
+        """The settings under which `serve` would run this world; Altinn answers at `altinn`."""
         return {
             f"{PREFIX}ISSUER": issuer,
             f"{PREFIX}PORT": str(port),
@@ -69,6 +85,11 @@ class Sandbox:
             f"{PREFIX}TRUST": str(self.folder / "trust"),
             f"{PREFIX}REVOCATION": str(self.folder / "revocation"),
             f"{PREFIX}REVOCATION_REFRESH": str(_REVOCATION_REFRESH),
+            f"{PREFIX}ALTINN": f"{DELEGATION_SOURCE}={altinn}",
+            f"{PREFIX}ALTINN_ORGNO": "991825827",
+            # Whoever withdraws a delegation wants to see it work.
+            f"{PREFIX}ALTINN_REMEMBER": str(_REVOCATION_REFRESH),
+            f"{PREFIX}ALTINN_REMEMBER_NO": "0",
         }
 
 
@@ -79,19 +100,27 @@ def make_sandbox(folder: Path) -> Sandbox:
     sealing_key = folder / "key-encryption-key"
     if not sealing_key.exists():
         _write_secret(sealing_key, base64.b64encode(os.urandom(32)) + b"\n")
-    client_key = folder / "client-key.pem"
-    if not client_key.exists():
+    kid = _make_key(folder / "client-key.pem", folder / "kid")
+    _make_key(folder / "supplier-key.pem", folder / "supplier-kid")
+    if not (folder / "altinn.toml").exists():
+        (folder / "altinn.toml").write_text(_ALTINN_FILE)
+    certificate = _certify_consumer(folder.resolve() / "pki")
+    return Sandbox(folder.resolve(), (folder / "client-key.pem").resolve(), kid, certificate)
+
+
+def _make_key(path: Path, kid_path: Path) -> str:
+    """The kid of the key that lies there, or is made now."""
+    if not path.exists():
         private_key = rsa.generate_private_key(65537, _KEY_BITS)
         pem = private_key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _write_secret(client_key, pem)
-    kid = thumbprint(*_public_members(client_key))
-    (folder / "kid").write_text(kid + "\n")
-    certificate = _certify_consumer(folder.resolve() / "pki")
-    return Sandbox(folder.resolve(), client_key.resolve(), kid, certificate)
+        _write_secret(path, pem)
+    kid = thumbprint(*_public_members(path))
+    kid_path.write_text(kid + "\n")
+    return kid
 
 
 def _certify_consumer(folder: Path) -> Path:
@@ -124,14 +153,15 @@ async def register_sandbox(sandbox: Sandbox) -> None:
 
 def world_document(sandbox: Sandbox) -> dict[str, Any]:
     """The world in the format of `maskinporten apply`."""
-    n, e = _public_members(sandbox.client_key)
-    key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": sandbox.kid, "n": n, "e": e}
+    key, supplier_key = (_public_jwk(path) for path in (sandbox.client_key, sandbox.supplier_key))
     admin = admin_document(PROVIDER, PROVIDER, ADMIN_CLIENT_ID, {"keys": [key]}, operator=True)
     return {
         "organizations": [
             {"orgnr": PROVIDER, "name": "Sandbox API Provider"},
             {"orgnr": CONSUMER, "name": "Sandbox Consumer"},
+            {"orgnr": SUPPLIER, "name": "Sandbox Supplier"},
         ],
+        "delegation_sources": [{"name": "altinn", "issuer": DELEGATION_SOURCE}],
         "prefixes": [{"prefix": "sandbox", "owner_orgno": PROVIDER}, *admin["prefixes"]],
         "scopes": [
             *admin["scopes"],
@@ -146,8 +176,17 @@ def world_document(sandbox: Sandbox) -> dict[str, Any]:
                 "description": "Open to every organisation",
                 "accessible_for_all": True,
             },
+            {
+                "name": DELEGABLE_SCOPE,
+                "description": "Send reports, oneself or by a supplier",
+                "delegation_source": DELEGATION_SOURCE,
+            },
         ],
-        "accesses": [{"scope": SCOPE, "consumer_orgno": CONSUMER}, *admin["accesses"]],
+        "accesses": [
+            {"scope": SCOPE, "consumer_orgno": CONSUMER},
+            {"scope": DELEGABLE_SCOPE, "consumer_orgno": CONSUMER},
+            *admin["accesses"],
+        ],
         "clients": [
             *admin["clients"],
             {
@@ -163,8 +202,42 @@ def world_document(sandbox: Sandbox) -> dict[str, Any]:
                 "client_orgno": CONSUMER,
                 "scopes": [SCOPE, "sandbox:open.read"],
             },
+            {
+                "client_id": SUPPLIER_CLIENT_ID,
+                "client_name": "Sandbox supplier's system",
+                "client_orgno": SUPPLIER,
+                "scopes": [DELEGABLE_SCOPE, "sandbox:open.read"],
+                "jwks": {"keys": [supplier_key]},
+            },
         ],
     }
+
+
+_ALTINN_FILE: Final = f"""\
+# What the sandbox's stand-in for Altinn knows. It is read again whenever it changes.
+
+[[delegations]]
+consumer_org = "{CONSUMER}"
+supplier_org = "{SUPPLIER}"
+scopes = ["{DELEGABLE_SCOPE}"]
+
+[[system_users]]
+owner = "{CONSUMER}"                 # the customer who approved it
+vendor = "{SUPPLIER}"                # whose system it is
+clients = ["{SUPPLIER_CLIENT_ID}"]
+system_id = "{SUPPLIER}_reports"
+
+[[consents]]
+id = "{CONSENT_ID}"
+giver = "{CONSENT_GIVER}"
+to = "{CONSUMER}"
+rights = [{{resource = "income", metadata = {{year = "2025"}}}}]
+"""
+
+
+def _public_jwk(path: Path) -> dict[str, Any]:
+    n, e = _public_members(path)
+    return {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": thumbprint(n, e), "n": n, "e": e}
 
 
 def _write_secret(path: Path, octets: bytes) -> None:

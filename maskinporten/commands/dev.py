@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from maskinporten.altinn_standin import StandIn, serve_standin
 from maskinporten.commands.serve import prepare, run_server
 from maskinporten.commands.token import decode, refusal
 from maskinporten.consumer import Consumer, TokenError, TokenRefused, read_key
@@ -22,7 +23,10 @@ from maskinporten.issuer_folder import serve_issuer_folder
 from maskinporten.sandbox import (
     CERTIFIED_CLIENT_ID,
     CLIENT_ID,
+    CONSUMER,
+    DELEGABLE_SCOPE,
     SCOPE,
+    SUPPLIER_CLIENT_ID,
     Sandbox,
     make_sandbox,
     register_sandbox,
@@ -56,13 +60,15 @@ def _dev(arguments: argparse.Namespace) -> int:
         raise InvalidInput((Fault(str(fault.filename), str(fault.strerror)),)) from fault
     issuers = serve_issuer_folder(sandbox.issuers, (_HOST, 0), time.time)
     sandbox.write_trust(f"http://{_HOST}:{issuers.server_port}")
-    os.environ.update(sandbox.environ(issuer, port))
+    standin = StandIn(sandbox.altinn_file, issuer)
+    altinn = f"http://{_HOST}:{serve_standin(standin, (_HOST, 0)).server_port}/"
+    os.environ.update(sandbox.environ(issuer, port, altinn))
     settings = Settings.from_environ()
     asyncio.run(register_sandbox(sandbox))
     asyncio.run(prepare(settings))
     if port != arguments.port:
         print(f"port {arguments.port} is busy; this is {port}")
-    show = threading.Thread(target=_demonstrate, args=(sandbox, issuer), daemon=True)
+    show = threading.Thread(target=_demonstrate, args=(sandbox, issuer, altinn), daemon=True)
     show.start()
     run_server(settings)
     return 0
@@ -81,7 +87,7 @@ def _free_port(wanted: int) -> int:
     raise InvalidInput((Fault("--port", "no port is free"),))
 
 
-def _demonstrate(sandbox: Sandbox, issuer: str) -> None:
+def _demonstrate(sandbox: Sandbox, issuer: str, altinn: str) -> None:
     """The main job, as its two sides do it: a consumer fetches, a provider validates."""
     if not _wait_until_ready(issuer):
         print("the server did not become ready", file=sys.stderr)
@@ -105,7 +111,8 @@ def _demonstrate(sandbox: Sandbox, issuer: str) -> None:
         "expires_in": token.expires_in,
         "scope": token.scope,
     }
-    print(_screen(sandbox, issuer, answer, seen, str(valid.consumer.orgno)), flush=True)
+    print(_screen(sandbox, issuer, answer, seen, str(valid.consumer.orgno)))
+    print(_suppliers_screen(sandbox, issuer, altinn), flush=True)
 
 
 def _wait_until_ready(issuer: str) -> bool:
@@ -160,7 +167,29 @@ With an enterprise certificate instead of a registered key, and how to revoke it
 
   {by_certificate}
 
-  {revoke}
+  {revoke}"""
+
+
+def _suppliers_screen(sandbox: Sandbox, issuer: str, altinn: str) -> str:
+    kid = sandbox.supplier_key.with_name("supplier-kid").read_text().strip()
+    ask = (
+        f"{shlex.join(_program())} token --issuer {issuer} --client-id {SUPPLIER_CLIENT_ID} "
+        f"--key {shlex.quote(str(sandbox.supplier_key))} --kid={kid}"
+    )
+    system_user = {
+        "type": "urn:altinn:systemuser",
+        "systemuser_org": {"authority": "iso6523-actorid-upis", "ID": f"0192:{CONSUMER}"},
+    }
+    fault = json.dumps({"mode": "down"})
+    return f"""
+A supplier acts for the consumer, who delegated it in Altinn; a stand-in answers at {altinn}
+from {sandbox.altinn_file}. With a system user instead; and how to make Altinn fail:
+
+  {ask} --scope {DELEGABLE_SCOPE} --consumer-org {CONSUMER} --decode
+
+  {ask} --scope sandbox:open.read --authorization-details '{json.dumps([system_user])}' --decode
+
+  curl -X PUT {altinn}faults -d '{fault}'      # or slow, lying, html, 500, …; none ends it
 
 Stop with Ctrl-C; `dev` goes on from here the next time."""
 

@@ -41,7 +41,9 @@ def add_parser(commands: Any) -> None:
     token.add_argument("--consumer-org", metavar="ORGNO", help="act for this organisation")
     token.add_argument("--pid", metavar="PID", help="the person the call is about")
     token.add_argument(
-        "--authorization-details", metavar="JSON", help="an array (system user, consent)"
+        "--authorization-details",
+        metavar="JSON|FILE",
+        help="an array (system user, consent), or a file that holds it",
     )
     token.add_argument("--algorithm", choices=["RS256", "RS384", "RS512"], default="RS256")
     shown = token.add_mutually_exclusive_group()
@@ -100,8 +102,11 @@ def _options(arguments: argparse.Namespace) -> GrantOptions:
     if arguments.pid:
         options["pid"] = arguments.pid
     if arguments.authorization_details:
+        given = arguments.authorization_details
+        if not given.lstrip().startswith("["):
+            given = Path(given).read_text()
         try:
-            options["authorization_details"] = json.loads(arguments.authorization_details)
+            options["authorization_details"] = json.loads(given)
         except ValueError as fault:
             raise ConsumerMisconfigured(f"--authorization-details is not JSON: {fault}") from fault
     return options

@@ -180,7 +180,7 @@ def delegation_of(
 ) -> Delegation | None:
     """What was confirmed, in the form that `authorize` holds against the entitlement."""
     source, supplier = entitlement.delegation_source, entitlement.supplier
-    if source is None or supplier is None:
+    if source is None or supplier is None or not confirmations:
         return None
     scopes = frozenset(
         confirmation.question.scope
@@ -191,7 +191,11 @@ def delegation_of(
         and confirmation.question.consumer == entitlement.consumer
         and confirmation.question.supplier == supplier
     )
-    return Delegation(source, entitlement.consumer, supplier, scopes)
+    hows = {
+        f"{each.how}{', of others' if isinstance(each.answer, No) and each.answer.mismatch else ''}"
+        for each in confirmations
+    }
+    return Delegation(source, entitlement.consumer, supplier, scopes, "; ".join(sorted(hows)))
 
 
 def detail_question(wish: Wish, entitlement: Entitlement) -> Question:

@@ -29,6 +29,7 @@ class Delegation:
     consumer: OrgNo
     supplier: OrgNo
     scopes: frozenset[ScopeName]
+    how: str = ""  # how it is known, for our log
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ def authorize(
                 or delegation.supplier != supplier
                 or name not in delegation.scopes
             ):
-                raise _not_delegated(name, entitlement.consumer, supplier)
+                how = "nobody to ask" if delegation is None else delegation.how
+                raise _not_delegated(name, entitlement.consumer, supplier, how)
     return Authorization(
         client_id=entitlement.client_id,
         client_amr=grant.client_amr,
@@ -215,6 +217,8 @@ def _delegation_source(
     return source
 
 
-def _not_delegated(name: ScopeName, consumer: OrgNo, supplier: OrgNo | None) -> Refused:
+def _not_delegated(
+    name: ScopeName, consumer: OrgNo, supplier: OrgNo | None, how: str = "cannot be delegated"
+) -> Refused:
     parts = (str(consumer), str(name), str(supplier))
-    return Refused(Reason.SCOPE_NOT_DELEGATED, " ".join(parts), named=parts)
+    return Refused(Reason.SCOPE_NOT_DELEGATED, " ".join((*parts, how)), named=parts)
