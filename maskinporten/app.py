@@ -39,6 +39,7 @@ from maskinporten.metrics import Metrics
 from maskinporten.replay import SpentGrants, WithoutDatabase
 from maskinporten.replica import Replica
 from maskinporten.revocation import Revocation
+from maskinporten.revocation_folder import folder_of_evidence
 from maskinporten.rotation import Rotation
 from maskinporten.settings import Settings
 from maskinporten.spool import Spool
@@ -52,6 +53,7 @@ from maskinporten.web.bearer import OwnTokens
 from maskinporten.web.metadata import metadata_routes
 from maskinporten.web.operations import operations_routes
 from maskinporten.web.probe import probe_routes
+from maskinporten.web.revocation import revocation_routes
 from maskinporten.web.selfservice.desk import Desk
 from maskinporten.web.selfservice.routes import selfservice_routes
 from maskinporten.web.token import TokenEndpoint
@@ -194,7 +196,7 @@ async def open_services(
             verdicts.heard(evidence)
             seals.heard(evidence)
 
-        folder = settings.revocation or Path(stack.enter_context(TemporaryDirectory()))
+        folder = folder_of_evidence(settings) or Path(stack.enter_context(TemporaryDirectory()))
         revocation = Revocation(
             trust.publishers,
             folder,
@@ -203,7 +205,7 @@ async def open_services(
             settings.revocation_refresh,
             private_addresses=trust.private_addresses,
         )
-        verdicts.watch = seals.watch = revocation.watch
+        verdicts.watch, seals.watch = revocation.watch, revocation.watch_learning
         revocation.load()
         altinn = await stack.enter_async_context(
             open_altinn(
@@ -252,6 +254,7 @@ def routes(services: Services) -> list[BaseRoute]:
         *probe_routes(services.settings.issuer, services.keyring, services.clock),
         *error_pages.routes,
         *operations_routes(services.health.look, services.metrics, services.measure),
+        *revocation_routes(services.trust.revocation, services.revocation.report, services.clock),
         *selfservice_routes(desk, services.settings.issuer),
     ]
 

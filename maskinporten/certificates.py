@@ -18,8 +18,9 @@ from maskinporten.domain.certificate import (
 from maskinporten.domain.path import Path
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, verify_not_revoked
 from maskinporten.domain.seal import Seal, SealStore, verify_seal
-from maskinporten.errors import Refused
+from maskinporten.errors import Refused, Unavailable
 
+_AWAITED: Final = 5  # seconds until evidence is fetched and read by every worker
 MAX_AGE: Final = 900  # seconds an accepted chain is believed at most
 MAX_REFUSAL_AGE: Final = 10  # seconds a refused one is; short, for a path may mend
 MAX_VERDICTS: Final = 20_000  # more than Norway has callers
@@ -56,12 +57,12 @@ class Verdicts(Generic[Proven]):
         self._judge_chain = judge
         self._policy = policy
         self._evidence = evidence
-        self.watch: Callable[[Path], None] = _watch_nothing
+        self.watch: Callable[[Path], bool] = _watch_nothing
         self._accepted: LRUCache[bytes, tuple[int, Proven]] = LRUCache(MAX_VERDICTS)
         self._refused: LRUCache[bytes, tuple[int, Refused]] = LRUCache(MAX_REFUSALS)
 
     def __call__(self, x5c: object, now: int) -> Proven:
-        """The organisation behind the header. Raises Refused."""
+        """What the header proves. Raises Refused; or Unavailable, while it cannot be told yet."""
         name = _digest(x5c)
         if name is None:
             chain = read_x5c(x5c)  # which says what is wrong
@@ -85,14 +86,21 @@ class Verdicts(Generic[Proven]):
 
     def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, Proven]:
         certificate = self._judge_chain(chain, now)
-        self.watch(certificate.path)
-        standing = verify_not_revoked(certificate.path, self._evidence, self._policy, now)
+        awaited = self.watch(certificate.path)
+        try:
+            standing = verify_not_revoked(certificate.path, self._evidence, self._policy, now)
+        except Refused as refusal:
+            if awaited:
+                # The first caller under an authority that nobody configured; soon we shall know.
+                raise Unavailable(f"not known yet: {refusal.detail}", _AWAITED) from refusal
+            raise
         until = min(certificate.path.until, standing.until, now + MAX_AGE)
         return until, replace(certificate, evidence=standing.evidence)
 
 
-def _watch_nothing(_path: Path) -> None:
+def _watch_nothing(_path: Path) -> bool:
     """Where no responder is asked."""
+    return False
 
 
 def _digest(x5c: object) -> bytes | None:

@@ -94,6 +94,8 @@ class IssuerFolder:
             fingerprint = authority.certificate.fingerprint(pki.SHA256).hex()
             if url is not None:
                 tables += f'\n[[authority]]\nsha256 = "{fingerprint}"\ncrl = ["{url}{place}"]\n'
+            if url is not None and authority is self.issuing:
+                tables += f'ocsp = ["{url}{RESPONDER}"]\n'
         text = (
             f'environment = "test"\npolicies = [\n{policies}]\n\n[revocation]\n'
             'when_stale = "accept"\nwithout_source = "accept"\nprivate_addresses = true\n'

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -234,14 +235,16 @@ def answer_ocsp(
     now: int,
     *,
     lifetime: int = DAY,
+    delegate: Issued | None = None,
 ) -> bytes:
-    """The authority's own answer (RFC 6960) for one certificate, in DER; unknown ones are told so.
+    """The authority's answer (RFC 6960) about one certificate, in DER; unknown ones are told so.
 
-    The response is signed by the authority itself.
+    The authority signs, or a delegate of its own, whose certificate then stands in the answer.
     """
     try:
-        serial = ocsp.load_der_ocsp_request(request).serial_number
-    except ValueError:
+        asked = ocsp.load_der_ocsp_request(request)
+        serial, algorithm = asked.serial_number, asked.hash_algorithm
+    except (ValueError, UnsupportedAlgorithm):
         unsuccessful = ocsp.OCSPResponseStatus.MALFORMED_REQUEST
         refused = ocsp.OCSPResponseBuilder.build_unsuccessful(unsuccessful)
         return refused.public_bytes(Encoding.DER)
@@ -253,15 +256,18 @@ def answer_ocsp(
     builder = ocsp.OCSPResponseBuilder().add_response(
         cert=found[0],
         issuer=authority.certificate,
-        algorithm=hashes.SHA256(),
+        algorithm=algorithm,  # those who ask look for their own name of it
         cert_status=ocsp.OCSPCertStatus.GOOD if at is None else ocsp.OCSPCertStatus.REVOKED,
         this_update=_time(now),
         next_update=_time(now + lifetime),
         revocation_time=None if at is None else _time(at),
         revocation_reason=None,
     )
-    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, authority.certificate)
-    return builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
+    by = delegate or authority
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, by.certificate)
+    if delegate is not None:
+        builder = builder.certificates([delegate.certificate])
+    return builder.sign(by.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def write_pkcs12(issued: Issued, chain: Sequence[x509.Certificate], password: bytes) -> bytes:

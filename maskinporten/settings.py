@@ -92,7 +92,8 @@ class Settings:
     jwks_max_age: int = 3600
     # The folder of accepted authorities (keys/trust). Unset: no certificate is accepted.
     trust: Path | None = None
-    # Where lists of revoked certificates are kept. Unset: `serve` makes a folder for its own life.
+    # Where lists of revoked certificates are kept. Unset: beside the SQLite database; with
+    # PostgreSQL, in a folder that `serve` makes for its own life.
     revocation: Path | None = None
     # Seconds between two looks at an authority's list: so long a revoked certificate may work.
     revocation_refresh: int = 900

@@ -1,7 +1,10 @@
 """Revocation: attack 22 and 36, the policies on both sides of their bounds, and the background."""
 
 import asyncio
+import json
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,29 +12,46 @@ from typing import Any
 import httpx
 import pytest
 import respx
+from cryptography import x509
+from cryptography.x509.ocsp import load_der_ocsp_response
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from maskinporten import pki
 from maskinporten.domain.certificate import read_leaf, verify_enterprise
 from maskinporten.domain.link import Invalid, read_link
 from maskinporten.domain.path import Path as CertificatePath
 from maskinporten.domain.revocation import (
+    RETRY,
+    CertificateStatus,
     Evidence,
     RevocationList,
     RevocationPolicy,
     WhenStale,
     authority_id,
+    next_fetch,
     read_crl,
     read_ocsp,
     verify_not_revoked,
 )
 from maskinporten.errors import Reason, Refused
+from maskinporten.issuer_folder import make_issuer_folder, serve_issuer_folder
 from maskinporten.pki import DAY, Issued
 from maskinporten.revocation import Revocation
+from maskinporten.revocation_folder import folder_of_evidence
 from maskinporten.trust import Authority
 from tests.chains import enterprise, issuing, root, trust, trust_folder, x5c
 from tests.conftest import Starter
 from tests.web.test_token import refused
-from tests.world import ABSENT, NOW, Clock, assertion, private_key
+from tests.world import (
+    ABSENT,
+    CONSUMER,
+    NOW,
+    Clock,
+    assertion,
+    private_key,
+    running,
+    settings,
+)
 
 LIST = "http://crl.example.no/issuing.crl"
 RESPONDER = "http://ocsp.example.no/"
@@ -152,6 +172,319 @@ def ocsp_answer(*revoked: Issued, by: Issued | None = None) -> Any:
         return httpx.Response(200, content=der)
 
     return answer
+
+
+RESPONDING: list[Any] = [(pki.key_usage("digital_signature"), True)]
+
+
+def delegate(
+    *extensions: Any, by: Issued | None = None, dated: tuple[int, int] = (NOW - DAY, NOW + DAY)
+) -> Issued:
+    """A responder's certificate; the right to answer is in `extensions`."""
+    by = by or issuing()
+    key = private_key("responder")
+    certificate = pki.certify(
+        pki.ca_name("responder"), key, (by.certificate.subject, by.key), dated, list(extensions)
+    )
+    return Issued(certificate, key)
+
+
+MAY_ANSWER = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), False)
+DELEGATES: list[Any] = [
+    pytest.param(lambda: delegate(MAY_ANSWER, *RESPONDING), None, id="with the right to answer"),
+    pytest.param(lambda: delegate(*RESPONDING), "without the right", id="without it"),
+    pytest.param(
+        lambda: delegate((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)),
+        "without the right",
+        id="for other purposes",
+    ),
+    pytest.param(
+        lambda: delegate(MAY_ANSWER, (pki.key_usage("key_encipherment"), True)),
+        "without the right",
+        id="a key that may not sign",
+    ),
+    pytest.param(lambda: delegate(MAY_ANSWER, dated=(NOW - DAY, NOW - 1)), "expired", id="expired"),
+    pytest.param(lambda: delegate(MAY_ANSWER, dated=(NOW - DAY, NOW)), None, id="last second"),
+    pytest.param(lambda: delegate(MAY_ANSWER, by=root()), "another issuer", id="of the root"),
+    pytest.param(
+        lambda: delegate(MAY_ANSWER, by=Issued(issuing().certificate, private_key("thief"))),
+        "does not hold",
+        id="certified by another key",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "detail"), DELEGATES)
+def test_a_delegated_responder(make: Any, detail: str | None) -> None:
+    """RFC 6960 section 4.2.2.2: only whom the issuer itself gave that right."""
+    found, responder = [enterprise().certificate], make()
+    der = pki.answer_ocsp(issuing(), _ocsp_request(), found, [], NOW, delegate=responder)
+    if detail is None:
+        answer = read_ocsp(der, read_link(enterprise().der), LINK, NOW)
+        assert (answer.revoked, answer.responder) == (False, serial(responder))
+        signature = load_der_ocsp_response(der).signature
+        forged = der.replace(signature, signature[::-1])
+        with pytest.raises(Invalid, match="does not hold"):
+            read_ocsp(forged, read_link(enterprise().der), LINK, NOW)
+    else:
+        with pytest.raises(Invalid, match=detail):
+            read_ocsp(der, read_link(enterprise().der), LINK, NOW)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_revoked_responder_vouches_for_nobody(*, revoked: bool) -> None:
+    """Its silence is worth nothing; what it says against someone still counts."""
+    responder = delegate(MAY_ANSWER)
+    leaf, entries = enterprise(), [(serial(enterprise()), NOW)]
+    found = [leaf.certificate]
+
+    def known(entries: list[tuple[int, int]]) -> Evidence:
+        der = pki.answer_ocsp(issuing(), _ocsp_request(), found, entries, NOW, delegate=responder)
+        status = read_ocsp(der, read_link(leaf.der), LINK, NOW)
+        stale = crl(*[responder] * revoked, at=NOW - 2 * DAY)
+        lists = evidence(stale).lists
+        return Evidence(lists, {(status.authority, status.serial): status}, frozenset(lists))
+
+    if revoked:
+        with pytest.raises(Refused, match="stale"):
+            verify_not_revoked(path(), known([]), STRICT, NOW)
+    else:
+        assert verify_not_revoked(path(), known([]), STRICT, NOW).evidence[0][:4] == "ocsp"
+    with pytest.raises(Refused, match="revoked"):
+        verify_not_revoked(path(), known(entries), STRICT, NOW)
+
+
+OCSP_BOUNDS = [
+    pytest.param(NOW - pki.DAY + 1, NOW, True, id="a second before its promise"),
+    pytest.param(NOW - pki.DAY, NOW, True, id="at its promise"),
+    pytest.param(NOW - pki.DAY - 1, NOW, False, id="a second after"),
+]
+
+
+@pytest.mark.parametrize(("at", "now", "holds"), OCSP_BOUNDS)
+def test_a_stale_answer(at: int, now: int, *, holds: bool) -> None:
+    """An old answer, played again, is worth what it promised and no more."""
+    found = [enterprise().certificate]
+    der = pki.answer_ocsp(issuing(), _ocsp_request(), found, [], at)
+    status = read_ocsp(der, read_link(enterprise().der), LINK, now)
+    lists = {k: v for k, v in evidence().lists.items() if k != ISSUING}
+    known = Evidence(lists, {(ISSUING, status.serial): status}, frozenset({*lists, ISSUING}))
+    if holds:
+        verify_not_revoked(path(), known, STRICT, now)
+    else:
+        with pytest.raises(Refused, match="stale"):
+            verify_not_revoked(path(), known, STRICT, now)
+
+
+def test_an_answer_of_the_future() -> None:
+    """Within the issuer's skew, and a second beyond it."""
+    found = [enterprise().certificate]
+    for at, holds in ((NOW + 300, True), (NOW + 301, False)):
+        der = pki.answer_ocsp(issuing(), _ocsp_request(), found, [], at)
+        if holds:
+            assert not read_ocsp(der, read_link(enterprise().der), LINK, NOW).revoked
+        else:
+            with pytest.raises(Invalid, match="future"):
+                read_ocsp(der, read_link(enterprise().der), LINK, NOW)
+
+
+def test_an_answer_for_a_namesake_of_the_issuer() -> None:
+    """RFC 6960 section 4.1.1: the issuer is named by its key as well; a serial alone is nobody."""
+    namesake = Issued(issuing().certificate, private_key("namesake"))
+    twin = pki.make_issuing_authority(root(), "Issuing", NOW - DAY, private_key("namesake"))
+    assert twin.certificate.subject == namesake.certificate.subject
+    found = [enterprise().certificate]
+    der = pki.answer_ocsp(twin, _ocsp_request(), found, [], NOW, delegate=issuing())
+    with pytest.raises(Invalid, match="another certificate"):
+        read_ocsp(der, read_link(enterprise().der), LINK, NOW)
+
+
+NEXT = [
+    pytest.param(0, 1000, 100, 100, id="the interval comes first"),
+    pytest.param(0, 1000, 799, 799, id="a second before the last fifth"),
+    pytest.param(0, 1000, 800, 800, id="both at once"),
+    pytest.param(0, 1000, 900, 800, id="the last fifth comes first"),
+    pytest.param(0, 300, 900, 240, id="a list of five minutes"),
+    pytest.param(0, 75, 900, RETRY, id="never more often than each minute"),
+    pytest.param(-1000, 100, 900, RETRY, id="within the last fifth: each minute"),
+    pytest.param(-1000, -10, 900, RETRY, id="past its promise: each minute"),
+    pytest.param(0, -10, 30, 30, id="unless the interval is shorter"),
+]
+
+
+@pytest.mark.parametrize(("this", "following", "refresh", "due"), NEXT)
+def test_when_to_fetch_again(this: int, following: int, refresh: int, due: int) -> None:
+    """Fetched at second zero of this table: by interval, and well before the promised update."""
+    status = CertificateStatus(b"", 1, False, NOW + this, NOW + following, "")
+
+    assert next_fetch(NOW, status, refresh) == NOW + due
+    assert next_fetch(NOW, None, refresh) == NOW + refresh
+
+
+@pytest.mark.usefixtures("public")
+async def test_a_list_is_fetched_well_before_its_next_update(
+    tmp_path: Path, web: respx.MockRouter
+) -> None:
+    """With an interval of a week, a list of a day is fetched anew after 19 hours."""
+    route = web.get(LIST).respond(content=crl())
+    clock = Clock()
+    worker = Revocation((publisher(),), tmp_path, clock, lambda _: None, 7 * DAY)
+    await worker.refresh()
+    clock.now = NOW + DAY * 4 // 5 - 1
+    await worker.refresh()
+    assert route.call_count == 1
+    clock.now += 1
+    await worker.refresh()
+    assert route.call_count == 2
+    clock.now += RETRY
+    await worker.refresh()
+    assert route.call_count == 3
+    worker.close()
+
+
+@pytest.mark.usefixtures("public")
+async def test_the_next_responder_is_asked_where_the_first_is_down(
+    tmp_path: Path, web: respx.MockRouter
+) -> None:
+    """An unreadable or strange answer is no answer; nor does it disturb the rest."""
+    first = web.post("http://down.example.no/").respond(content=b"<html>")
+    second = web.post(RESPONDER).mock(side_effect=ocsp_answer())
+    place = publisher(ocsp=("http://down.example.no/", RESPONDER))
+    web.get(LIST).respond(content=crl())
+    worker = follower(tmp_path, [], Clock(), authority=place)
+    worker.watch(path())
+    await worker.refresh()
+
+    assert (first.call_count, second.call_count) == (1, 1)
+    assert not worker.evidence.statuses[ISSUING, serial(enterprise())].revoked
+    assert worker.evidence.lists[ISSUING]
+    worker.close()
+
+
+async def test_ocsp_of_the_test_pki_end_to_end(start: Starter, tmp_path: Path) -> None:
+    """`pki serve` answers, a server under the strictest policy believes it, then revokes by it."""
+    issuers = make_issuer_folder(tmp_path / "pki", NOW)
+    at = serve_issuer_folder(issuers, ("127.0.0.1", 0), lambda: NOW)
+    url = f"http://127.0.0.1:{at.server_port}"
+    issued = issuers.issue(CONSUMER, NOW, url=url, key=private_key("ocsp"))
+    other = issuers.issue(CONSUMER, NOW, url=url, key=private_key("other ocsp"))
+    folder = tmp_path / "trust" / "test"
+    issuers.write_trust(folder, url)
+    text = (folder / "trust.toml").read_text()
+    without_list = text.replace(f'crl = ["{url}/issuing.crl"]\n', "")
+    strict = without_list.replace('"accept"', '"refuse"')
+    assert "/ocsp" in strict
+    assert "issuing.crl" not in strict
+    (folder / "trust.toml").write_text(strict)
+    server = await start(trust=folder, revocation=tmp_path / "lists", revocation_refresh=1)
+    revocation = server.services.revocation
+
+    def grant(key: str, certificate: Issued) -> str:
+        header = {"kid": ABSENT, "x5c": x5c(certificate)}
+        return assertion("keyless", signed_by=key, header=header, scope="skatt:open")
+
+    await refused(server, grant("ocsp", issued), Reason.CERTIFICATE_INVALID)
+    await refused(server, grant("other ocsp", other), Reason.CERTIFICATE_INVALID)
+    await revocation.refresh()
+    for key, certificate in (("ocsp", issued), ("other ocsp", other)):
+        answer = await server.post(grant(key, certificate))
+        assert answer.status_code == 200, answer.text
+    entry = json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[-1])
+    assert [name.partition(":")[0] for name in entry["revocation_evidence"]] == ["ocsp", "crl"]
+    issuers.revoke(issued.certificate, NOW)
+    server.clock.now = NOW + 2
+    await revocation.refresh()
+    await refused(server, grant("ocsp", issued), Reason.CERTIFICATE_INVALID)
+    assert (await server.post(grant("other ocsp", other))).is_success
+    at.shutdown()
+    at.server_close()
+
+
+def test_openssl_understands_the_test_responder(tmp_path: Path) -> None:
+    """Another program asks, in its own way, and finds its own question answered."""
+    issuers = make_issuer_folder(tmp_path / "pki", int(time.time()))
+    at = serve_issuer_folder(issuers, ("127.0.0.1", 0), time.time)
+    issued = issuers.issue(CONSUMER, int(time.time()), key=private_key("ocsp"))
+    leaf = tmp_path / "leaf.pem"
+    leaf.write_bytes(pki.chain_pem(issued.certificate))
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(pki.chain_pem(issuers.issuing.certificate, issuers.root.certificate))
+
+    def ask() -> str:
+        done = subprocess.run(
+            ["openssl", "ocsp", "-issuer", tmp_path / "pki/issuing.pem", "-cert", leaf, "-CAfile",
+             chain, "-url", f"http://127.0.0.1:{at.server_port}/ocsp"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    said = ask()
+    assert "Response verify OK" in said
+    assert "leaf.pem: good" in said
+    issuers.revoke(issued.certificate, int(time.time()))
+    assert "leaf.pem: revoked" in ask()
+    at.shutdown()
+    at.server_close()
+
+
+@pytest.mark.usefixtures("public")
+async def test_the_page_tells_how_fresh_everything_is(
+    start: Starter, tmp_path: Path, web: respx.MockRouter
+) -> None:
+    """For each list: this and next update, the last fetch, the last error; on every worker."""
+    fingerprint = publisher().sha256
+    toml = {"authority": f'[[authority]]\nsha256 = "{fingerprint}"\ncrl = ["{LIST}"]\n'}
+    changes: dict[str, Any] = {
+        "trust": trust_folder(tmp_path, toml=toml),
+        "revocation": tmp_path / "lists",
+    }
+    route = web.get(LIST).respond(503)
+    servers = [await start(**changes), await start(**changes)]
+
+    async def pages() -> list[dict[str, Any]]:
+        for server in servers:
+            await server.services.revocation.refresh()
+        answers = [await server.http.get("/revocation") for server in servers]
+        assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
+        return [answer.json()["sources"][0] for answer in answers]
+
+    first, second = await pages()
+    assert first == second
+    assert first["authority_sha256"] == fingerprint
+    assert (first["kind"], first["url"]) == ("crl", LIST)
+    assert (first["this_update"], first["next_update"], first["last_fetch"]) == (None, None, None)
+    assert (first["last_error"], first["last_error_at"]) == ("Unfetched: status 503", NOW)
+    assert first["next_fetch"] == NOW + RETRY
+    route.respond(content=crl())
+    for server in servers:
+        server.clock.now = NOW + RETRY
+    for row in await pages():
+        assert (row["this_update"], row["next_update"]) == (NOW, NOW + DAY)
+        assert (row["last_fetch"], row["last_error"]) == (NOW + RETRY, None)
+        assert row["next_fetch"] == NOW + RETRY + 900
+
+
+async def test_evidence_lies_beside_a_sqlite_database(
+    start: Starter, tmp_path: Path, web: respx.MockRouter
+) -> None:
+    """So that a restart without network changes nothing, though nobody set a folder."""
+    fingerprint = publisher().sha256
+    toml = {
+        "private_addresses": "true",
+        "authority": f'[[authority]]\nsha256 = "{fingerprint}"\ncrl = ["{LIST}"]\n',
+    }
+    folder = trust_folder(tmp_path, toml=toml)
+    web.get(LIST).respond(content=crl())
+    async with running(tmp_path, trust=folder) as server:
+        await server.services.revocation.refresh()
+    web.get(LIST).mock(side_effect=httpx.ConnectError("down"))
+    again = await start(trust=folder)
+
+    assert again.services.revocation.evidence.lists[ISSUING]
+    assert (tmp_path / "registry.db-revocation").is_dir()
+    assert folder_of_evidence(settings(tmp_path, trust=None)) is None
+    postgres = settings(tmp_path, trust=folder, database_url="postgresql://u:p@h/d")
+    assert folder_of_evidence(postgres) is None
 
 
 def test_ocsp_answers_are_the_issuer_s_or_nobody_s() -> None:

@@ -20,6 +20,7 @@ from maskinporten.app import open_services
 from maskinporten.backup import find_restoration, findings
 from maskinporten.drain import flag_of
 from maskinporten.errors import Fault, InvalidInput
+from maskinporten.revocation_folder import folder_of_evidence
 from maskinporten.settings import PREFIX, Settings
 
 _HEADER_DEADLINE = 10_000  # milliseconds for a caller to finish its headers
@@ -87,7 +88,7 @@ def run_server(settings: Settings, application: str = "maskinporten.app:create")
             os.environ[f"{PREFIX}METRICS_FILE"] = str(counters)
         if settings.spool is None:
             os.environ[f"{PREFIX}SPOOL"] = str(Path(folder) / "spool")
-        if settings.revocation is None:
+        if folder_of_evidence(settings) is None:
             os.environ[f"{PREFIX}REVOCATION"] = str(Path(folder) / "revocation")
         server = Granian(
             application,

@@ -91,6 +91,12 @@ class Link:
         return self.certificate.subject.public_bytes() + self.spki
 
     @property
+    def key_bits(self) -> bytes:
+        """What stands in SubjectPublicKeyInfo's BIT STRING, which OCSP names an issuer by."""
+        _, bits = read_elements(self.spki)
+        return bits[_header_length(bits) + 1 :]
+
+    @property
     def spki(self) -> bytes:
         """SubjectPublicKeyInfo in DER."""
         key = self.certificate.public_key()

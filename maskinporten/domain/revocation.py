@@ -28,9 +28,11 @@ from maskinporten.domain.link import (
 from maskinporten.domain.path import Path
 from maskinporten.errors import Reason, Refused
 
+RETRY: Final = 60  # seconds until the next try where there is a reason to hurry
 SKEW: Final = 300  # seconds an issuer's clock may be ahead of ours
 _FOREVER: Final = 1 << 62
 _LIST_CRITICAL: Final = frozenset({ExtensionOID.ISSUING_DISTRIBUTION_POINT})
+_MAX_RESPONDERS: Final = 4  # certificates in an answer that are looked at
 _OCSP_SIGNING: Final = ExtendedKeyUsageOID.OCSP_SIGNING
 
 
@@ -81,6 +83,7 @@ class CertificateStatus:
     this_update: int
     next_update: int
     sha256: str
+    responder: int | None = None  # serial number of the delegate who signed; None: the issuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def _standing(
     ):
         raise Refused(Reason.CERTIFICATE_INVALID, f"revoked: serial {link.serial}")
     silent = [(found.next_update, f"crl:{found.sha256}") for found in lists if found.covers(link)]
-    if status is not None:
+    if status is not None and not any(status.responder in found.revoked for found in lists):
         silent.append((status.next_update, f"ocsp:{status.sha256}"))
     if not silent and authority not in evidence.sources:
         if policy.accept_without_source:
@@ -146,12 +149,26 @@ def _standing(
 
 def distribution_points(link: Link) -> frozenset[str]:
     """The full names in the certificate's CRL distribution points."""
+    return frozenset(map(str, _distribution_points(link)))
+
+
+def list_urls(link: Link) -> tuple[str, ...]:
+    """Where, by its own words, the list lies that would name the certificate; over HTTP alone."""
+    urls = [
+        name.value
+        for name in _distribution_points(link)
+        if isinstance(name, x509.UniformResourceIdentifier)
+    ]
+    return tuple(url for url in urls if url.startswith(("http://", "https://")))
+
+
+def _distribution_points(link: Link) -> list[x509.GeneralName]:
     try:
         found = link.certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints)
     except x509.ExtensionNotFound:
-        return frozenset()
+        return []
     points = [point for point in found.value if point.crl_issuer is None and point.reasons is None]
-    return frozenset(str(name) for point in points for name in point.full_name or ())
+    return [name for point in points for name in point.full_name or ()]
 
 
 def read_crl(der: bytes, issuer: Link, now: int) -> RevocationList:
@@ -215,17 +232,17 @@ def read_ocsp(der: bytes, link: Link, issuer: Link, now: int) -> CertificateStat
         response = ocsp.load_der_ocsp_response(der)
         if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             raise Invalid(f"the responder says {response.response_status.name}")
-        answers = list(response.responses)
-        digest = response.signature_hash_algorithm
-        algorithm = response.signature_algorithm_oid
-    except (ValueError, UnsupportedAlgorithm) as fault:
+        responder = _responder(response, issuer, now)
+        answers = [a for a in response.responses if _is_about(a, link, issuer)]
+    except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
+        if isinstance(fault, Invalid):
+            raise
         raise Invalid(f"an unreadable answer: {fault}"[:200]) from fault
-    signed = response.signature, response.tbs_response_bytes
-    key = _responder(response, issuer, now)
-    verify_signature_by(key, algorithm, None, digest, signed)
-    answer = next((a for a in answers if _is_about(a, link, issuer)), None)
-    if answer is None or answer.certificate_status is ocsp.OCSPCertStatus.UNKNOWN:
+    known = [a for a in answers if a.certificate_status is not ocsp.OCSPCertStatus.UNKNOWN]
+    if not known:
         raise Invalid("an answer about another certificate")
+    # Said twice, the worse counts.
+    answer = max(known, key=lambda a: a.certificate_status is ocsp.OCSPCertStatus.REVOKED)
     this_update, next_update = answer.this_update_utc, answer.next_update_utc
     if next_update is None or this_update.timestamp() > now + SKEW:
         raise Invalid("an answer without next update, or of the future")
@@ -236,29 +253,72 @@ def read_ocsp(der: bytes, link: Link, issuer: Link, now: int) -> CertificateStat
         this_update=int(this_update.timestamp()),
         next_update=int(next_update.timestamp()),
         sha256=hashlib.sha256(der).hexdigest(),
+        responder=responder,
     )
 
 
-def _responder(response: ocsp.OCSPResponse, issuer: Link, now: int) -> object:
-    """The key that may have signed: the issuer's, or that of a responder it certified."""
-    if not response.certificates:
-        return issuer.certificate.public_key()
-    delegate = read_link(response.certificates[0].public_bytes(Encoding.DER))
-    if delegate.der == issuer.der:
-        return issuer.certificate.public_key()
+def _responder(response: ocsp.OCSPResponse, issuer: Link, now: int) -> int | None:
+    """Who signed: a delegate of that serial number, or None for the issuer. Raises Invalid."""
+    candidates: list[tuple[Link, int | None]] = [(issuer, None)]
+    fault = Invalid("nobody signed")
+    for certificate in response.certificates[:_MAX_RESPONDERS]:
+        delegate = read_link(certificate.public_bytes(Encoding.DER))
+        if delegate.der != issuer.der:
+            candidates.append((delegate, delegate.serial))
+    signed = response.signature, response.tbs_response_bytes
+    digest, algorithm = response.signature_hash_algorithm, response.signature_algorithm_oid
+    for link, serial in candidates:
+        try:
+            if link is not issuer:
+                _verify_delegate(link, issuer, now)
+            verify_signature_by(link.certificate.public_key(), algorithm, None, digest, signed)
+        except Invalid as found:
+            fault = found
+        else:
+            return serial
+    raise fault
+
+
+def _verify_delegate(delegate: Link, issuer: Link, now: int) -> None:
+    """RFC 6960 section 4.2.2.2: the issuer itself gave it the right to answer. Raises Invalid."""
     if delegate.issuer != issuer.subject or not delegate.not_before <= now <= delegate.not_after:
         raise Invalid("a responder of another issuer, or an expired one")
     verify_signed(delegate.certificate, issuer)
+    usage = delegate.key_usage
     try:
         found = delegate.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
     except x509.ExtensionNotFound as fault:
         raise Invalid("a responder without the right to answer") from fault
-    if _OCSP_SIGNING not in found.value:
+    if _OCSP_SIGNING not in found.value or (usage is not None and not usage.digital_signature):
         raise Invalid("a responder without the right to answer")
-    return delegate.certificate.public_key()
 
 
 def _is_about(answer: ocsp.OCSPSingleResponse, link: Link, issuer: Link) -> bool:
-    digest = hashes.Hash(answer.hash_algorithm)
-    digest.update(issuer.certificate.subject.public_bytes())
-    return answer.serial_number == link.serial and answer.issuer_name_hash == digest.finalize()
+    """RFC 6960 section 4.1.1: the serial number, and the issuer by its name and by its key."""
+    return (
+        answer.serial_number == link.serial
+        and answer.issuer_name_hash
+        == _digest(answer.hash_algorithm, issuer.certificate.subject.public_bytes())
+        and answer.issuer_key_hash == _digest(answer.hash_algorithm, issuer.key_bits)
+    )
+
+
+def _digest(algorithm: hashes.HashAlgorithm, octets: bytes) -> bytes:
+    digest = hashes.Hash(algorithm)
+    digest.update(octets)
+    return digest.finalize()
+
+
+def next_fetch(
+    fetched: int, evidence: RevocationList | CertificateStatus | None, refresh: int
+) -> int:
+    """When to look again after a fetch that went well: by interval, and well before the promise.
+
+    The last fifth of the promised time is for trying: until the publisher has something newer we
+    look every RETRY seconds. Times in epoch seconds, `refresh` in seconds.
+    """
+    by_interval = fetched + refresh
+    if evidence is None:
+        return by_interval
+    lead = max(0, evidence.next_update - evidence.this_update) // 5
+    return min(by_interval, max(evidence.next_update - lead, fetched + RETRY))

@@ -1,7 +1,9 @@
 """POST /token with a European electronic seal: the token, the leaf, what is refused."""
 
 import asyncio
+import http.server
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from maskinporten import pki
 from maskinporten.domain.path import Authorities
 from maskinporten.errors import Reason
 from maskinporten.pki import DAY, Issued
@@ -327,6 +330,86 @@ async def test_an_expired_seal_is_not_remembered_as_good(european: Server) -> No
     assert (await european.post(grant(brief, eu_issuing(), **times))).is_success
     european.clock.now = NOW + 6
     await refused(european, grant(brief, eu_issuing(), **times), Reason.CERTIFICATE_INVALID)
+
+
+async def test_where_lists_lie_is_learned_from_the_seals(
+    start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody configures the lists of all of Europe: the first caller waits, then lists decide.
+
+    A real list, over HTTP, under the strictest policy; and it is kept over a restart.
+    """
+    lists = {"revoked": [SEALED[1]]}
+    at = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _publisher(lists))
+    threading.Thread(target=at.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{at.server_port}"
+    issuer = authority("learned", eu_root(), path_length=0, add=[(_points(f"{url}/root"), False)])
+    good, bad = (seal(SealOf(by=issuer, crl=f"{url}/learned", serial=number)) for number in SEALED)
+    folder = european_trust(tmp_path)
+    strict = (folder / "trust.toml").read_text().replace('without_source = "accept"', "")
+    (folder / "trust.toml").write_text(strict + "private_addresses = true\n")
+    monkeypatch.setattr("maskinporten.revocation.POLL", 3600)
+    server = await start(sections=sections(), trust=folder, revocation=tmp_path / "lists")
+
+    await refused(server, grant(good, issuer), Reason.TEMPORARILY_AWAY)
+    await server.services.revocation.refresh()
+    assert (await server.post(grant(good, issuer))).is_success
+    await refused(server, grant(bad, issuer), Reason.CERTIFICATE_INVALID)
+    at.shutdown()
+    at.server_close()
+    again = await start(sections=sections(), trust=folder, revocation=tmp_path / "lists")
+    assert (await again.post(grant(good, issuer))).is_success
+    await refused(again, grant(bad, issuer), Reason.CERTIFICATE_INVALID)
+
+
+async def test_a_list_that_cannot_be_had_is_not_awaited_for_ever(
+    start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a minute the caller hears 503, then what the policy says of silence."""
+    nowhere = seal(SealOf(by=eu_issuing(), crl="http://127.0.0.1:1/nowhere"))
+    folder = european_trust(tmp_path, eu_issuing())
+    toml = folder / "trust.toml"
+    toml.write_text(toml.read_text().replace('without_source = "accept"', ""))
+    monkeypatch.setattr("maskinporten.revocation.POLL", 3600)
+    server = await start(sections=sections(), trust=folder, revocation=tmp_path / "lists")
+
+    await refused(server, grant(nowhere, eu_issuing()), Reason.TEMPORARILY_AWAY)
+    await server.services.revocation.refresh()
+    times: dict[str, Any] = {"iat": NOW + 59, "exp": NOW + 100}
+    server.clock.now = NOW + 59
+    await refused(server, grant(nowhere, eu_issuing(), **times), Reason.TEMPORARILY_AWAY)
+    server.clock.now = NOW + 60
+    await refused(server, grant(nowhere, eu_issuing(), **times), Reason.CERTIFICATE_INVALID)
+
+
+SEALED = (1001, 1002)  # serial numbers: one in order, one revoked
+
+
+def _points(url: str) -> x509.CRLDistributionPoints:
+    names = [x509.UniformResourceIdentifier(url)]
+    return x509.CRLDistributionPoints([x509.DistributionPoint(names, None, None, None)])
+
+
+def _publisher(lists: dict[str, list[int]]) -> type[http.server.BaseHTTPRequestHandler]:
+    made = {
+        "/root": pki.sign_crl(eu_root(), [], NOW),
+        "/learned": pki.sign_crl(
+            authority("learned", eu_root()), [(n, NOW) for n in lists["revoked"]], NOW
+        ),
+    }
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        """Two lists."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(made[self.path])
+
+        def log_message(self, *_: Any) -> None:
+            """Silence."""
+
+    return Handler
 
 
 def test_the_two_stores_share_nothing(tmp_path: Path) -> None:
