@@ -66,7 +66,7 @@ class Replica:
                 self.registry = Registry()
                 seen = Revision(0)
             if revision > seen:
-                registry = self.registry.with_entities(revision, entities)
+                registry = self.registry.with_entities(revision, entities.taken())
                 for listener in self._listeners:
                     listener(registry)
                 self.registry = registry

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from maskinporten.administration import administer
 from maskinporten.domain.manifest import plan
-from maskinporten.domain.registry import Change, Entity, Registry, Revision
+from maskinporten.domain.registry import Change, Registry, Revision
 from maskinporten.errors import Unavailable
 from maskinporten.replica import Replica
+from maskinporten.store.rows import Entities
 from maskinporten.store.sqlite import SqliteStore, open_sqlite
 from tests.conftest import Starter
 from tests.world import CONSUMER, NOW, Server, assertion, client, document
@@ -22,7 +23,7 @@ class Plug(SqliteStore):
 
     pulled = False
 
-    async def changes_since(self, seen: Revision) -> tuple[Revision, Sequence[Entity]]:
+    async def changes_since(self, seen: Revision) -> tuple[Revision, Entities]:
         """As the store does, unless the plug is pulled."""
         if self.pulled:
             self.pulled = False

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.evidence import Fetch
-from maskinporten.domain.registry import Change, Entity, Revision
+from maskinporten.domain.registry import Change, Revision
+from maskinporten.store.rows import Entities
 
 
 class Conflict(Exception):
@@ -48,7 +49,7 @@ class Store(Protocol):
         """
         ...
 
-    async def changes_since(self, seen: Revision) -> tuple[Revision, Sequence[Entity]]:
+    async def changes_since(self, seen: Revision) -> tuple[Revision, Entities]:
         """Everything written after `seen`, and the revision that makes it complete.
 
         The whole registry is `changes_since(0)`. An entity is given once, as it is now.

@@ -15,7 +15,7 @@ import asyncpg
 
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.evidence import Fetch
-from maskinporten.domain.registry import Change, Entity, Revision
+from maskinporten.domain.registry import Change, Revision
 from maskinporten.errors import Unavailable
 from maskinporten.store import AuditRecord, Conflict, SchemaTooNew, Spending, rows
 
@@ -100,15 +100,14 @@ class PostgresStore:
                 await db.execute(statement)
         return steps[-1][0]
 
-    async def changes_since(self, seen: Revision) -> tuple[Revision, Sequence[Entity]]:
+    async def changes_since(self, seen: Revision) -> tuple[Revision, rows.Entities]:
         """See `Store.changes_since`. Both reads see one snapshot."""
         async with self._transaction(isolation="repeatable_read", readonly=True) as db:
             revision = Revision(await db.fetchval(rows.SELECT_REVISION))
             if revision == seen:
-                return revision, ()
+                return revision, rows.Entities(())
             changed = await db.fetch(_SELECT_CHANGES, seen)
-        entities = [rows.read_entity(kind, body) for kind, body in changed]
-        return revision, [entity for entity in entities if entity is not None]
+        return revision, rows.Entities((kind, body) for kind, body in changed)
 
     async def commit(self, change: Change, entry: AuditEntry, based_on: Revision) -> Revision:
         """See `Store.commit`. The counter's row is the first thing taken and the last let go."""

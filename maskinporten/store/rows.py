@@ -142,6 +142,33 @@ def fetches_to_keep(fetches: Iterable[Fetch], known: Iterable[Sequence[str]]) ->
     return [fetch for fetch in found if fetch.caller in kept]
 
 
+class Entities(Sequence[Entity]):
+    """Rows as entities, each made when it is looked at: a registry is never whole as objects."""
+
+    def __init__(self, found: Iterable[tuple[str, str]]) -> None:
+        self._rows = [(kind, body) for kind, body in found if kind in _DECODERS]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Entities(self._rows[place])
+        return read_entity(*self._rows[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        raise TypeError("is compared like a list")
+
+    def taken(self) -> Iterator[Entity]:
+        """Each entity once, its row let go of; nothing is left. Memory is used again meanwhile."""
+        self._rows.reverse()
+        while self._rows:
+            yield _DECODERS[self._rows[-1][0]].decode(self._rows.pop()[1])
+
+
 def audit_body(entry: AuditEntry) -> str:
     """The entry as JSON."""
     return _ENCODER.encode(entry).decode()

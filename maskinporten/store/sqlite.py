@@ -16,7 +16,7 @@ import aiosqlite
 
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.evidence import Fetch
-from maskinporten.domain.registry import Change, Entity, Revision
+from maskinporten.domain.registry import Change, Revision
 from maskinporten.errors import Unavailable
 from maskinporten.store import AuditRecord, Conflict, SchemaTooNew, Spending, rows
 
@@ -63,16 +63,15 @@ class SqliteStore:
                 await db.execute(statement)
         return steps[-1][0]
 
-    async def changes_since(self, seen: Revision) -> tuple[Revision, Sequence[Entity]]:
+    async def changes_since(self, seen: Revision) -> tuple[Revision, rows.Entities]:
         """See `Store.changes_since`. Both reads see one snapshot."""
         async with self._read() as db:
             found = await _one(db, rows.SELECT_REVISION)
             revision = Revision(found[0] if found else 0)
             if revision == seen:
-                return revision, ()
+                return revision, rows.Entities(())
             changed = await db.execute_fetchall(rows.SELECT_CHANGES, (seen,))
-        entities = [rows.read_entity(kind, body) for kind, body in changed]
-        return revision, [entity for entity in entities if entity is not None]
+        return revision, rows.Entities((kind, body) for kind, body in changed)
 
     async def commit(self, change: Change, entry: AuditEntry, based_on: Revision) -> Revision:
         """See `Store.commit`.

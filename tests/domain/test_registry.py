@@ -3,10 +3,12 @@
 import time
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskinporten.domain.orgno import read_orgno
+from maskinporten.domain.client import ClientId
+from maskinporten.domain.orgno import OrgNo, read_orgno
 from maskinporten.domain.registry import Registry, Revision, Shelf
 from maskinporten.domain.scope import Prefix
 from tests.world import CONSUMER, PROVIDER, registry
@@ -84,3 +86,29 @@ def test_names_by_owner_follow_every_change() -> None:
     assert after.names("prefixes", "owner_orgno", PROVIDER) == rest
     assert after.prefixes_of(read_orgno(PROVIDER)) == tuple(n for n in rest if n != "p04")
     assert after.names("prefixes", "owner_orgno", "nobody") == ()
+
+
+def test_a_thing_written_twice_at_once_is_as_it_was_written_last() -> None:
+    """Its name stands in the lists of the last version alone."""
+    first = Prefix(prefix="a", owner_orgno=OrgNo(PROVIDER))
+    second = Prefix(prefix="a", owner_orgno=OrgNo(CONSUMER))
+
+    found = Registry().with_entities(Revision(1), [first, second])
+
+    assert found.prefixes["a"] == second
+    assert found.names("prefixes", "owner_orgno", PROVIDER) == ()
+    assert found.names("prefixes", "owner_orgno", CONSUMER) == ("a",)
+
+
+def test_a_client_is_unpacked_as_it_was_put_in() -> None:
+    """Every member, whatever is in it."""
+    clients = registry().clients
+
+    for client in clients.values():
+        again = Registry().with_entities(Revision(1), [client]).clients[client.client_id]
+        assert again == client
+        assert clients.get(client.client_id) == client
+    assert clients.get(ClientId("nobody")) is None
+    assert clients.get(ClientId("nobody"), 1) == 1
+    with pytest.raises(KeyError):
+        clients[ClientId("nobody")]
