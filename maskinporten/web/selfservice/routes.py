@@ -16,6 +16,7 @@ from maskinporten.web.selfservice.desk import Desk
 from maskinporten.web.selfservice.endpoint import Endpoint
 from maskinporten.web.selfservice.keys import KEY_ENDPOINTS
 from maskinporten.web.selfservice.openapi import openapi_routes
+from maskinporten.web.selfservice.page import page_routes
 from maskinporten.web.selfservice.past import PAST_ENDPOINTS
 from maskinporten.web.selfservice.refusals import refusal
 from maskinporten.web.selfservice.scopes import SCOPE_ENDPOINTS
@@ -67,6 +68,7 @@ def selfservice_routes(
     return [
         *routes,
         *openapi_routes(endpoints, issuer),
+        *page_routes(),
         Route("/api/{rest:path}", _missing, methods=_ALL),
         Route("/external/{rest:path}", _missing, methods=_ALL),
     ]
