@@ -24,6 +24,7 @@ check: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.rotation
 
 # Needs uv; writes versions and hashes, never an index address.
 lock:

@@ -31,8 +31,8 @@ _BASELINE = Path(__file__).with_name("baseline.json")
 _NOISE = 1.30  # of the baseline: what neighbours on a shared machine have been seen to do
 _ROUNDS = 5
 _GRANTS = 400  # in a round
-_PORT = 18080
-_ISSUER = f"http://127.0.0.1:{_PORT}/"
+PORT = 18080
+ISSUER = f"http://127.0.0.1:{PORT}/"
 
 
 def main() -> int:
@@ -63,11 +63,11 @@ def measure(bits: int) -> float:
     """The median overhead of some rounds against a server with one worker and everything on."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        environ = _prepare(folder, bits)
+        environ = prepare(folder, bits)
         command = [sys.executable, "-m", "maskinporten", "serve"]
         with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as server:
             try:
-                _wait()
+                wait_until_ready()
                 overheads = [_round(server.pid, bits) for _ in range(_ROUNDS + 1)]
             finally:
                 server.terminate()
@@ -76,10 +76,10 @@ def measure(bits: int) -> float:
 
 def _round(pid: int, bits: int) -> float:
     now = int(time.time())
-    grants = [assertion(aud=_ISSUER, iat=now, exp=now + 110) for _ in range(_GRANTS)]
+    grants = [assertion(aud=ISSUER, iat=now, exp=now + 110) for _ in range(_GRANTS)]
     base = floor(bits)
     before = _cpu_seconds(pid)
-    loaded = asyncio.run(load("127.0.0.1", _PORT, grants))
+    loaded = asyncio.run(load("127.0.0.1", PORT, grants))
     spent = _cpu_seconds(pid) - before
     assert loaded.others == 0, loaded.others
     overhead = spent / loaded.tokens / base
@@ -92,9 +92,10 @@ def _round(pid: int, bits: int) -> float:
     return overhead
 
 
-def _prepare(folder: Path, bits: int) -> dict[str, str]:
+def prepare(folder: Path, bits: int) -> dict[str, str]:
+    """A registry in that folder; the environment of a server on it."""
     settings = Settings(
-        issuer=_ISSUER,
+        issuer=ISSUER,
         database_url=f"sqlite:///{folder / 'registry.db'}",
         key_encryption_key=Secret(bytes(32)),
         environment=Environment.TEST,
@@ -117,8 +118,8 @@ def _prepare(folder: Path, bits: int) -> dict[str, str]:
     asyncio.run(fill())
     return {
         **os.environ,
-        "MASKINPORTEN_ISSUER": _ISSUER,
-        "MASKINPORTEN_PORT": str(_PORT),
+        "MASKINPORTEN_ISSUER": ISSUER,
+        "MASKINPORTEN_PORT": str(PORT),
         "MASKINPORTEN_WORKERS": "1",
         "MASKINPORTEN_DRAIN": "0",
         "MASKINPORTEN_DATABASE_URL": settings.database_url,
@@ -129,11 +130,12 @@ def _prepare(folder: Path, bits: int) -> dict[str, str]:
     }
 
 
-def _wait() -> None:
+def wait_until_ready() -> None:
+    """Until the server answers."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            if httpx.get(f"{_ISSUER}readyz", timeout=1).is_success:
+            if httpx.get(f"{ISSUER}readyz", timeout=1).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

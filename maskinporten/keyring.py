@@ -1,10 +1,13 @@
 """Our private keys, at rest and in use; and the published key set, rendered once per change."""
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -37,6 +40,7 @@ from maskinporten.errors import Fault, InvalidInput, Unavailable
 from maskinporten.hsm import Token
 
 KEY_LENGTH: Final = 32  # octets of the key-encryption key (AES-256)
+_LOWEST_PRIORITY: Final = 19  # the nice value
 _NONCE_LENGTH: Final = 12
 _PADDING: Final = PKCS1v15()
 _DIGEST: Final = SHA256()
@@ -160,14 +164,15 @@ class Keyring:
             raise Unavailable("no next signing key is published")
         return self._next
 
-    def prepare(self, now: int, bits: int = DEFAULT_BITS) -> SealedKey:
+    def prepare(self, now: int, bits: int = DEFAULT_BITS, *, gently: bool = False) -> SealedKey:
         """A fresh key with a self-signed certificate, sealed, not yet in the registry.
 
-        Making it takes a second of a core; call it beside the event loop.
+        Making it takes a second of a core; call it beside the event loop. `gently` lets everything
+        else on the machine go first, however long it takes.
         """
         if self._new_in_token:
             return self.prepare_in_token(now, bits)
-        private_key = rsa.generate_private_key(65537, bits)
+        private_key = _generate_gently(bits) if gently else rsa.generate_private_key(65537, bits)
         return self.seal_key(private_key, [_self_signed(private_key, self._issuer, now)], now)
 
     def prepare_in_token(self, now: int, bits: int = DEFAULT_BITS) -> SealedKey:
@@ -280,6 +285,22 @@ class Keyring:
             except (InvalidTag, ValueError):  # the latter: too short to hold a nonce
                 continue
         raise KeyDoesNotOpen(kid)
+
+
+def _generate_gently(bits: int) -> rsa.RSAPrivateKey:
+    """A key, made in a thread of the lowest priority, which Linux keeps for each thread.
+
+    The thread makes nothing else: it holds no lock that tokens wait for, and never gets its
+    priority back.
+    """
+
+    def generate() -> rsa.RSAPrivateKey:
+        with contextlib.suppress(OSError):  # other systems know processes only
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        return rsa.generate_private_key(65537, bits)
+
+    with ThreadPoolExecutor(1) as beside:
+        return beside.submit(generate).result()
 
 
 def _as_prepared(public_key: rsa.RSAPublicKey, chain: Sequence[bytes], now: int) -> SealedKey:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,7 @@ from maskinporten.domain.rotation import (
     next_key,
     next_step,
 )
+from maskinporten.domain.signing import SealedKey
 from maskinporten.errors import Unavailable
 from maskinporten.keyring import Keyring
 from maskinporten.replica import Replica
@@ -45,8 +47,10 @@ class Rotation:
         self._clock = clock
         self._bits = bits
 
-    async def advance(self) -> list[Step]:
+    async def advance(self, *, gently: bool = False) -> list[Step]:
         """Take every step that is due; the steps that this worker's commits made.
+
+        `gently`, while tokens are issued: keys are made of the time that tokens leave.
 
         Raises Unavailable, Conflict.
         """
@@ -56,15 +60,16 @@ class Rotation:
             reached = await self._reached(registry)
             if (step := self._due(registry, reached)) is None:
                 return taken
-            if await self._take(step, reached):
+            if await self._take(step, reached, gently=gently):
                 taken.append(step)
 
     async def run(self) -> None:
         """Advance for ever. What fails now is tried again at the next look."""
         while True:
-            await asyncio.sleep(_PAUSE)
+            # Not all at once: who looks first makes the key, and the others find it done.
+            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
             try:
-                await self.advance()
+                await self.advance(gently=True)
             except (Unavailable, Conflict) as fault:
                 _log.warning("the signing keys could not be rotated: %r", fault)
             except Exception:  # noqa: BLE001 - a defect must not end rotation for good
@@ -78,14 +83,18 @@ class Rotation:
         since = int(self._clock()) - WINDOW
         return reach(await self._store.fetches(), coming.kid, since).percent
 
-    async def _take(self, step: Step, reached: int) -> bool:
+    async def make_key(self, *, gently: bool = True) -> SealedKey:
+        """A key that is not yet in the registry.
+
+        It takes a second of a core, beside the tokens; `gently`, what they leave of one.
+        """
+        now = int(self._clock())
+        return await asyncio.to_thread(self._keyring.prepare, now, self._bits, gently=gently)
+
+    async def _take(self, step: Step, reached: int, *, gently: bool) -> bool:
         """Whether it was our commit that took the step."""
         now = int(self._clock())
-        # Making a key takes a second of a core. The thread holds no lock that tokens wait for.
-        fresh = [
-            await asyncio.to_thread(self._keyring.prepare, now, self._bits)
-            for _ in range(NEW_KEYS[step.act])
-        ]
+        fresh = [await self.make_key(gently=gently) for _ in range(NEW_KEYS[step.act])]
 
         def decide(registry: Registry) -> Change:
             if self._due(registry, reached) != step:

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from maskinporten.domain.jwk import thumbprint
 from maskinporten.domain.registry import Registry, Revision
@@ -127,3 +130,22 @@ async def test_a_start_with_a_wrong_key_is_refused(start: Starter, tmp_path: Pat
     with pytest.raises(KeyDoesNotOpen):
         await start(tmp_path, key_encryption_key=Secret(b"x" * 32))
     assert (await (await start()).post(assertion())).status_code == 200
+
+
+def test_a_key_made_gently_is_made_at_the_lowest_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread apart: whoever asked keeps its own."""
+    generate = rsa.generate_private_key
+    priorities: list[int] = []
+
+    def generating(exponent: int, bits: int) -> rsa.RSAPrivateKey:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return generate(exponent, bits)
+
+    monkeypatch.setattr("maskinporten.keyring.rsa.generate_private_key", generating)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    for gently in (True, False):
+        made = keyring().prepare(NOW, 2048, gently=gently)
+        keyring().open(made)
+
+    assert priorities == [19, before]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -100,7 +100,7 @@ async def test_the_loop_goes_on_after_what_fails(
     faults: list[Exception] = [Unavailable("away"), ZeroDivisionError()]
     looked = asyncio.Event()
 
-    async def advance() -> None:
+    async def advance(**_: bool) -> None:
         if faults:
             raise faults.pop()
         looked.set()
