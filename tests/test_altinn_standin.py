@@ -81,6 +81,7 @@ class Place:
     altinn: str
     standin: StandIn
     file: Path
+    environment: dict[str, str]
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=DEADLINE))
 
     def grant(self, client_id: str = "consumer", **claims: Any) -> str:
@@ -154,7 +155,7 @@ def place_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]
         (folder / "log").open("w") as log,
         subprocess.Popen([*program, "serve"], env=environment, stdout=log, stderr=log) as process,
     ):
-        place = Place(issuer, altinn, standin, file)
+        place = Place(issuer, altinn, standin, file, environment)
         try:
             soon(lambda: is_ready(issuer))
             yield place
@@ -339,6 +340,29 @@ def test_a_stopped_altinn_is_left_alone(place: Place) -> None:
     place.fail("none")
     soon(lambda: place.health() == "UP")
     assert place.post(place.delegated()).status_code == 200
+
+
+def test_explain_asks_too(place: Place) -> None:
+    """`explain --ask-altinn`: what Altinn says now; where it cannot be asked, that stays open."""
+    command = [
+        sys.executable, "-m", "maskinporten", "explain", "--ask-altinn", "--client", "vendor",
+        "--scope", "skatt:delegert", "--consumer-org", CONSUMER,
+    ]  # fmt: skip
+
+    def explained(*further: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, *further],
+            env=place.environment, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+
+    shown = explained()
+    assert shown.stdout.startswith("granted: "), shown
+    assert f"{SOURCE} confirms it (asked)" in shown.stdout
+    place.fail("500")
+    away = explained()
+    assert away.stdout.startswith("depends: ")
+    assert "not asked: Altinn" in away.stderr
+    assert explained("--at", "1").returncode == 1
 
 
 def test_it_believes_tokens_of_its_issuer_alone(place: Place) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 
 import msgspec
 
+from maskinporten.app import open_services
 from maskinporten.commands.registry import opened
-from maskinporten.domain.explanation import Explanation, explain, members
+from maskinporten.domain.altinn import delegation_questions
+from maskinporten.domain.explanation import Explanation, explain, members, with_answers
 from maskinporten.domain.members import instant
 from maskinporten.domain.orgno import find_orgno
 from maskinporten.domain.registry import Revision
 from maskinporten.domain.weighing import Question, Verdict
-from maskinporten.errors import Fault, InvalidInput
+from maskinporten.errors import Fault, InvalidInput, Unavailable
 from maskinporten.history import entry_members, find_moment, registry_at
 from maskinporten.replica import Replica
-from maskinporten.settings import PREFIX
+from maskinporten.settings import PREFIX, Settings
 
 _PAGE = 200  # entries in one look
 
@@ -28,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "explain",
         help="say why a grant would be refused or granted, rule by rule, now or in the past",
         description="Every rule between a grant and its token, with its verdict and who can mend "
-        "it. A delegation is a question to its source, which is not asked here.",
+        "it. A delegation is a question to its source, which is asked only with --ask-altinn.",
     )
     why.add_argument("--client", required=True, metavar="ID", help="the client_id (iss)")
     why.add_argument(
@@ -38,6 +40,11 @@ def add_parser(commands: Any) -> None:
     why.add_argument("--on-behalf-of", metavar="NAME", help="for whom, by iss_onbehalfof")
     why.add_argument("--kid", help="signed with this key; the longest-lived where left out")
     why.add_argument("--at", metavar="WHEN", help="a revision, or a time as 2026-01-31T12:00:00Z")
+    why.add_argument(
+        "--ask-altinn",
+        action="store_true",
+        help="ask the delegation source too; needs the settings of `serve`",
+    )
     why.add_argument("--json", action="store_true", help="as JSON")
     why.set_defaults(run=lambda a: asyncio.run(_explain(a)))
     trail = commands.add_parser(
@@ -65,17 +72,38 @@ async def _explain(arguments: argparse.Namespace) -> int:
         kid=arguments.kid,
     )
     now = int(time.time())
+    if arguments.ask_altinn and arguments.at is not None:
+        raise InvalidInput((Fault("--ask-altinn", "answers for now alone, not for --at"),))
     async with opened(arguments.database) as store:
         registry = await Replica(store, time.time).catch_up()
         if arguments.at is not None:
             revision, now = await find_moment(store, arguments.at, registry.revision, now)
             registry = await registry_at(store, question, revision)
     told = explain(question, registry, now)
+    if arguments.ask_altinn:
+        told = await _ask(told, now)
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(members(told)), indent=2).decode())
     else:
         print("\n".join(_screen(told)))
     return 0
+
+
+async def _ask(told: Explanation, now: int) -> Explanation:
+    """What the delegation source says. Where it cannot be asked the question stays open."""
+    if told.entitlement is None or told.delegation is None:
+        return told
+    async with open_services(Settings.from_environ()) as services:
+        if services.altinn is None:
+            return with_answers(told, ())
+        questions = delegation_questions(told.entitlement)
+        try:
+            return with_answers(
+                told, await services.altinn.ask(told.delegation.source, questions, now)
+            )
+        except Unavailable as away:
+            print(f"maskinporten: not asked: {away.detail}", file=sys.stderr)
+            return told
 
 
 def _screen(told: Explanation) -> list[str]:

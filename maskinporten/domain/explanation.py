@@ -5,10 +5,13 @@ beside it weighs each rule alone, in the same order, so that all that must be me
 once; its first failing rule is the reason the token endpoint gives (tests/domain).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from maskinporten.domain.authorization import Entitlement, LifetimeRule, entitle
+from maskinporten.domain.altinn import Confirmation, Yes, delegation_of
+from maskinporten.domain.altinn import DelegationQuestion as AskedOfAltinn
+from maskinporten.domain.authorization import Entitlement, LifetimeRule, authorize, entitle
 from maskinporten.domain.client import ClientId
 from maskinporten.domain.grant import Certificates, Grant, read_consumer_org, read_scopes
 from maskinporten.domain.members import instant
@@ -81,6 +84,44 @@ def explain(
         weighed=weighed,
         entitlement=entitlement,
         delegation=_delegation(entitlement),
+    )
+
+
+def with_answers(told: Explanation, confirmations: Sequence[Confirmation]) -> Explanation:
+    """The explanation once the delegation source was asked: what it said decides."""
+    if told.entitlement is None or told.delegation is None:
+        return told
+    refused = None
+    try:
+        authorize(told.entitlement, delegation_of(told.entitlement, confirmations))
+    except Refused as fault:
+        refused = fault
+    said = {
+        each.question.scope: each
+        for each in confirmations
+        if isinstance(each.question, AskedOfAltinn)
+    }
+    weighed = []
+    for rule in told.weighed:
+        found = said.get(ScopeName(rule.rule.partition(": ")[0]))
+        if rule.verdict is not Verdict.OPEN:
+            weighed.append(rule)
+        elif found is None:
+            sentence = "There is no line to its delegation source."
+            remedy = "name the source in MASKINPORTEN_ALTINN", "whoever runs this server"
+            weighed.append(Weighed(rule.rule, Verdict.FAILS, sentence, *remedy))
+        elif isinstance(found.answer, Yes):
+            sentence = f"{found.source} confirms it ({found.how}): {found.answer.reference}."
+            weighed.append(Weighed(rule.rule, Verdict.HOLDS, sentence))
+        else:
+            others = ", and spoke of others" if found.answer.mismatch else ""
+            sentence = f"{found.source} does not confirm it ({found.how}{others})."
+            weighed.append(replace(rule, verdict=Verdict.FAILS, sentence=sentence))
+    return replace(
+        told,
+        reason=refused.reason if refused else None,
+        description=refused.description if refused else "",
+        weighed=tuple(weighed),
     )
 
 

@@ -211,3 +211,43 @@ def test_lifetime(ages: tuple[int, ...], own: int, override: int, cap: int) -> N
 
     assert token_lifetime(asking, scopes, LifetimeRule.OVERRIDE) == override
     assert token_lifetime(asking, scopes, LifetimeRule.CAP) == cap
+
+
+def test_internal_delegation_needs_the_access_of_the_entrys_organisation() -> None:
+    """The owner of a client cannot give its customers what they have not."""
+    acting = client("vendor", scopes=("skatt:inntekt.read",), onbehalfof=(ENTRY,))
+    with pytest.raises(Refused) as refused:
+        entitle(grant("skatt:inntekt.read", iss_onbehalfof="kunde"), acting, WORLD)
+    assert reason(refused) is Reason.SCOPE_NOT_GRANTED
+    assert STRANGER in refused.value.detail
+
+
+def test_one_scope_with_a_source_refuses_internal_delegation_of_all() -> None:
+    """In whatever order they are asked for."""
+    entry = replace(ENTRY, orgno=OrgNo(CONSUMER))
+    for names in (("skatt:open", DELEGABLE), (DELEGABLE, "skatt:open")):
+        with pytest.raises(Refused) as refused:
+            entitle(
+                grant(*names, iss_onbehalfof="kunde"), client("vendor", onbehalfof=(entry,)), WORLD
+            )
+        assert reason(refused) is Reason.ON_BEHALF_OF_INVALID
+
+
+def test_consumer_prefix_is_the_consumers_not_the_suppliers() -> None:
+    """Altinn lets whoever owns a prefix look up its delegations: never the one who acts for it."""
+    world = changed(DELEGABLE, consumer_prefix=True, accessible_for_all=True)
+    acting = client("vendor", client_orgno=PROVIDER)
+    for consumer, shown in ((CONSUMER, ()), (STRANGER, ())):
+        entitlement = entitle(grant(DELEGABLE, consumer_org=consumer), acting, world)
+        assert entitlement.consumer_prefixes == shown, "the supplier owns one, the consumer none"
+    entitlement = entitle(grant(DELEGABLE, consumer_org=PROVIDER), client("vendor"), world)
+    assert entitlement.consumer_prefixes == ("skatt",)
+
+
+def test_consumer_prefix_of_nothing_is_absent() -> None:
+    """No empty array for a consumer without prefixes."""
+    world = changed("skatt:open", consumer_prefix=True)
+    claims = access_token_claims(
+        authorize(entitle(grant("skatt:open"), client("consumer"), world)), ISSUER, NOW, "j"
+    )
+    assert "consumer_prefix" not in claims

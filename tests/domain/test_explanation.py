@@ -9,8 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maskinporten.certificates import enterprise_verdicts
+from maskinporten.domain.altinn import (
+    Answer,
+    Confirmation,
+    How,
+    No,
+    Yes,
+    delegation_questions,
+)
 from maskinporten.domain.client import Client, ClientId, ClientKey, OnBehalfOf
-from maskinporten.domain.explanation import Explanation, explain
+from maskinporten.domain.explanation import Explanation, explain, with_answers
 from maskinporten.domain.grant import Assertion
 from maskinporten.domain.registry import Registry, Revision
 from maskinporten.domain.revocation import Evidence, RevocationPolicy
@@ -227,6 +235,35 @@ def test_a_delegation_is_a_question_to_its_source() -> None:
         SOURCE, CONSUMER, SUPPLIER,
     )  # fmt: skip
     assert told.weighed[-1].sentence.startswith(f"{SOURCE} is asked")
+
+
+SAID = [
+    pytest.param(Yes("ref-1"), How.ASKED, "granted", "confirms it (asked): ref-1.", id="yes"),
+    pytest.param(Yes("r"), How.REMEMBERED, "granted", "(remembered)", id="yes, moments ago"),
+    pytest.param(No("x"), How.ASKED, "refused", "does not confirm it (asked).", id="no"),
+    pytest.param(No("x", mismatch=True), How.ASKED, "refused", "spoke of others", id="others"),
+    pytest.param(None, How.ASKED, "refused", "no line", id="nobody to ask"),
+]
+
+
+@pytest.mark.parametrize(("answer", "how", "outcome", "words"), SAID)
+def test_the_delegation_source_decides_once_asked(
+    answer: Answer | None, how: How, outcome: str, words: str
+) -> None:
+    """The verdict is that of the token endpoint; the rule says what was answered."""
+    question = Question(client_id="vendor", scope="skatt:delegert", consumer_org=CONSUMER)
+    told = explain(question, WORLD, NOW)
+    assert told.entitlement is not None
+    (asked,) = delegation_questions(told.entitlement)
+    said = () if answer is None else (Confirmation(asked, answer, SOURCE, how),)
+
+    decided = with_answers(told, said)
+
+    assert decided.outcome == outcome
+    assert decided.reason is (Reason.SCOPE_NOT_DELEGATED if outcome == "refused" else None)
+    assert words in decided.weighed[-1].sentence
+    plain = explain(Question(client_id="consumer", scope="skatt:open"), WORLD, NOW)
+    assert with_answers(plain, said) == plain
 
 
 @pytest.mark.parametrize(("later", "outcome"), [(-1, "granted"), (0, "refused")])
