@@ -17,7 +17,8 @@ from maskinporten.domain.orgno import find_orgno
 from maskinporten.domain.scope import AccessState, IntegrationType, TokenType, Visibility
 from maskinporten.errors import Fault
 
-Name = Annotated[str, Meta(max_length=255)]
+MAX_NAME: Final = 255  # characters
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
 Text = Annotated[str, Meta(max_length=4000)]
 LongText = Annotated[str, Meta(max_length=20_000)]
 Uri = Annotated[str, Meta(max_length=2048)]
@@ -168,6 +169,24 @@ class KeySetMembers(Struct):
     keys: Annotated[tuple[KeyMembers, ...], Meta(max_length=5)]
     created: Name | UnsetType = UNSET
     last_updated: Name | UnsetType = UNSET
+
+
+class OnboardingMembers(Struct):
+    """What the onboarding portal sends for a client."""
+
+    description: Text | UnsetType = UNSET
+    scopes: Annotated[tuple[str, ...], Meta(max_length=1000)] | UnsetType = UNSET
+    keys: tuple[dict[str, Any], ...] | UnsetType = UNSET
+
+
+class OnboardedMembers(Struct):
+    """A client as the onboarding portal reads it."""
+
+    clientId: str  # noqa: N815 - names of the original
+    description: str
+    consumerOrgNr: str  # noqa: N815
+    scopes: tuple[str, ...]
+    keys: tuple[KeyMembers, ...]
 
 
 class UserMembers(Struct):

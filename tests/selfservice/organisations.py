@@ -21,7 +21,7 @@ from tests.world import (
 
 EVERYTHING = (
     "idporten:dcr.read idporten:dcr.write idporten:dcr.modify idporten:scopes.read "
-    "idporten:scopes.write"
+    "idporten:scopes.write idporten:dcr.datasharing"
 )
 
 

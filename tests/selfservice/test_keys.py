@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 from cryptography.hazmat.primitives import serialization
 
 from maskinporten.domain.client import MAX_KEY_LIFETIME
@@ -60,7 +59,7 @@ async def test_posted_again_is_renewed(start: Starter) -> None:
     assert again["keys"][0]["created"] == first["keys"][0]["created"]
 
 
-FAULTS = [
+FAULTS: list[tuple[Any, str]] = [
     ([], "keys"),
     ("x", ""),
     ([jwk(str(n)) for n in range(6)], "keys"),
@@ -89,16 +88,15 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "where"), FAULTS, ids=lambda value: str(value)[-60:])
-async def test_one_bad_key_refuses_the_set(start: Starter, keys: Any, where: str) -> None:
+async def test_one_bad_key_refuses_the_set(start: Starter) -> None:
     """The old set stays (attack 24)."""
     own = await begin(start)
     before = await own.ok("POST", PATH, {"keys": [jwk("old")]})
 
-    answer = await own.call("POST", PATH, {"keys": keys})
-
-    assert answer.status_code == 400, answer.text
-    assert where in sentences(answer), answer.text
+    for keys, where in FAULTS:
+        answer = await own.call("POST", PATH, {"keys": keys})
+        assert answer.status_code == 400, answer.text
+        assert where in sentences(answer), (where, answer.text)
     assert await own.ok("GET", PATH) == before
 
 

@@ -19,6 +19,7 @@ ADMIN_SCOPES: Final[Mapping[str, str]] = {
     "idporten:dcr/onbehalfof.write": "Change the customers of own clients",
     "idporten:dcr/onbehalfof:write": "Change the customers of own clients (older spelling)",
     SUPPLIER: "Manage clients that a supplier has made for other organisations",
+    "idporten:dcr.datasharing": "Make and deactivate own clients in the onboarding portal",
     "idporten:scopes.read": "Read own scopes, accesses and prefixes",
     "idporten:scopes.write": "Make, change and deactivate own scopes; grant and withdraw access",
 }
@@ -51,6 +52,7 @@ READ_CUSTOMERS: Final = Right(
 )
 READ_SCOPES: Final = Right(("idporten:scopes.read", "idporten:scopes.write"))
 WRITE_SCOPES: Final = Right(("idporten:scopes.write",))
+SHARE_DATA: Final = Right(("idporten:dcr.datasharing",))
 ANY_ADMIN: Final = Right(tuple(ADMIN_SCOPES))
 ANY_TOKEN: Final = Right(())
 READ_AS_OPERATOR: Final = Right(tuple(OPERATOR_SCOPES))

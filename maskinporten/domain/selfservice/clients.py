@@ -62,7 +62,13 @@ def read_client(case: Case, client_id: str, *, inactive: bool) -> Client:
     return client
 
 
-def make_client(case: Case, data: Any, client_id: ClientId, request: str | None) -> Decision:
+def make_client(
+    case: Case,
+    data: Any,
+    client_id: ClientId,
+    request: str | None,
+    right: Right = MAKE_CLIENTS,
+) -> Decision:
     """A new client under `client_id`, unless the data name an id.
 
     `request` tells a repeated request by its digest: it is answered with the client that the
@@ -73,7 +79,7 @@ def make_client(case: Case, data: Any, client_id: ClientId, request: str | None)
     if isinstance(members, dict):
         if members.get("client_id") is None:
             members["client_id"] = client_id
-        members |= _parties(case, reader, members)
+        members |= _parties(case, reader, members, right)
         chosen = members["client_id"]
         standing = case.registry.clients.get(ClientId(str(chosen)))
         if standing is not None:
@@ -121,9 +127,9 @@ def change_client(case: Case, client_id: str, data: Any) -> Decision:
     return case.decide(client)
 
 
-def deactivate_client(case: Case, client_id: str) -> Decision:
+def deactivate_client(case: Case, client_id: str, right: Right = MAKE_CLIENTS) -> Decision:
     """The client, out of use from now on; `PUT` with `active` brings it back."""
-    before = case.own_client(client_id, MAKE_CLIENTS)
+    before = case.own_client(client_id, right)
     case.verify_unchanged(before)
     return case.decide(dated(replace(before, active=False), before, {}, case.now))
 
@@ -204,14 +210,14 @@ def _with_customer(case: Case, client: Client, data: Any) -> Decision:
     return case.decide(dated(made, client, {}, case.now), entry)
 
 
-def _parties(case: Case, reader: Reader, members: dict[str, Any]) -> dict[str, Any]:
+def _parties(case: Case, reader: Reader, members: dict[str, Any], right: Right) -> dict[str, Any]:
     """Whose the client will be. Only a supplier makes clients for others, in its own name."""
     own = case.caller.orgno
     wanted = members.get("client_orgno") or own
     named = members.get("supplier_orgno")
     may_supply = SUPPLIER in case.caller.scopes
     if wanted == own:
-        if case.caller.scopes.isdisjoint(set(MAKE_CLIENTS.scopes) - {SUPPLIER}):
+        if case.caller.scopes.isdisjoint(set(right.scopes) - {SUPPLIER}):
             raise Refused(Reason.ADMIN_SCOPE_MISSING, named=("idporten:dcr.write",))
         if named not in (None, own):
             reader.fault("supplier_orgno", "is for the supplier to set, when it makes the client")

@@ -70,11 +70,11 @@ class Desk:
         token = None
         if endpoint.right is not None:
             token = await self.tokens.validate(request.headers.get("authorization"))
+        registry = await self._fresh(request, always=token is not None)
+        case = self._case(endpoint, request, token, registry)
         call = await _read_call(endpoint, request, token)
         if endpoint.writes and token is not None:
             return await self._write(endpoint, request, call, token)
-        registry = await self._fresh(request, always=token is not None)
-        case = self._case(endpoint, request, token, registry)
         if endpoint.recall is not None:
             return _shown(
                 endpoint, request, await endpoint.recall(case, call, self.store), registry
@@ -95,7 +95,7 @@ class Desk:
             change: Change = decision.change
             return change
 
-        caller = caller_of(token, await self.replica.catch_up()).audited()
+        caller = caller_of(token, self.replica.registry).audited()
         command = f"{endpoint.method} {endpoint.path}"
         now = int(self.clock())
         async with self.writing:

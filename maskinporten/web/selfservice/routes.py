@@ -15,6 +15,7 @@ from maskinporten.web.selfservice.clients import CLIENT_ENDPOINTS
 from maskinporten.web.selfservice.desk import Desk
 from maskinporten.web.selfservice.endpoint import Endpoint
 from maskinporten.web.selfservice.keys import KEY_ENDPOINTS
+from maskinporten.web.selfservice.onboarding import ONBOARDING_ENDPOINTS
 from maskinporten.web.selfservice.openapi import openapi_routes
 from maskinporten.web.selfservice.page import page_routes
 from maskinporten.web.selfservice.past import PAST_ENDPOINTS
@@ -27,6 +28,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *CLIENT_ENDPOINTS,
     *SCOPE_ENDPOINTS,
     *PAST_ENDPOINTS,
+    *ONBOARDING_ENDPOINTS,
 )
 """Everything there is, in the order of matching."""
 

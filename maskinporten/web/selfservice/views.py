@@ -193,3 +193,14 @@ def user(thing: Caller, registry: Registry) -> dict[str, Any]:
         "is_synthetic_organization_number": thing.orgno[:1] in {"2", "3"},
         "has_consented": True,
     }
+
+
+def onboarded(thing: Client, registry: Registry) -> dict[str, Any]:
+    """A client in the onboarding portal's words."""
+    return {
+        "clientId": thing.client_id,
+        "description": thing.description,
+        "consumerOrgNr": thing.client_orgno,
+        "scopes": thing.scopes,
+        "keys": [key(one, registry) for one in thing.keys],
+    }
