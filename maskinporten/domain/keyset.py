@@ -10,12 +10,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from maskinporten.domain.certificate import MAX_CERTIFICATE_LENGTH, MAX_CERTIFICATES
 from maskinporten.domain.client import MAX_KEY_LIFETIME, MAX_KEYS, ClientKey, is_key_id
 from maskinporten.domain.grant import ALGORITHMS
 from maskinporten.domain.jwk import Unfit, read_rsa_jwk, rsa_members, thumbprint
 from maskinporten.domain.members import instant
 
 FaultAt = Callable[[str, str], None]
+_MAX_TEXT_LENGTH: Final = (MAX_CERTIFICATE_LENGTH + 2) // 3 * 4  # characters of base64
 KEY_MEMBERS: Final = frozenset(
     {
         "kty", "use", "alg", "kid", "n", "e", "x5c", "exp", "key_ops", "x5t", "x5t#S256",
@@ -111,8 +113,13 @@ def _read_x5c(fault: FaultAt, path: str, x5c: Any, n: str) -> tuple[str, ...]:
     """The certificates beside a key; the first must hold the key (RFC 7517 section 4.7)."""
     if x5c is None:
         return ()
+    chain = tuple(x5c) if isinstance(x5c, list | tuple) else ()
+    if len(chain) > MAX_CERTIFICATES or not all(
+        isinstance(one, str) and len(one) <= _MAX_TEXT_LENGTH for one in chain
+    ):
+        fault(f"{path}.x5c", f"must be at most {MAX_CERTIFICATES} certificates of 8 KiB in base64")
+        return ()
     try:
-        chain = tuple(str(one) for one in x5c) if isinstance(x5c, list | tuple) else ()
         leaf = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
         key = leaf.public_key()
     except (ValueError, IndexError, binascii.Error):

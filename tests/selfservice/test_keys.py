@@ -32,7 +32,9 @@ async def test_replaced_as_a_whole(start: Starter) -> None:
     assert await own.ok("GET", PATH) == {"keys": []}
 
     await own.ok("POST", PATH, {"keys": [jwk("a"), jwk("b")]})
-    stored = await own.ok("POST", PATH, {"keys": [jwk("c", exp=NOW + 60, ext=True, x5c=None)]})
+    stored = await own.ok(
+        "POST", PATH, {"keys": [jwk("c", exp=NOW + 60, ext=True, x5c=[], x5t=None)]}
+    )
 
     assert stored == await own.ok("GET", PATH + "/")
     (key,) = stored["keys"]
@@ -83,6 +85,10 @@ FAULTS: list[tuple[Any, str]] = [
     ([jwk("a", exp=[1])], "keys[0].exp"),
     ([jwk("a", exp=NOW + 60.5)], "keys[0].exp"),
     ([jwk("a", x5c=["AQAB"])], "keys[0].x5c"),
+    ([jwk("a", x5c=["AQAB"] * 7)], "keys[0].x5c"),
+    ([jwk("a", x5c=["A" * 12_000])], "keys[0].x5c"),
+    ([jwk("a", x5c=[7])], "keys[0].x5c"),
+    ([jwk("a", x5c="AQAB")], "keys[0].x5c"),
     (["a"], "keys[0]"),
     ([jwk("a")] * 1000, "keys"),
 ]

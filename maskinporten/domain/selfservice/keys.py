@@ -112,7 +112,7 @@ def _read(reader: Reader, path: str, jwk: Any) -> Any:
     """The members of a JWK that mean something to us; others are ignored (RFC 7517 section 4)."""
     if not isinstance(jwk, Mapping):
         return jwk
-    told = {n: value for n, value in jwk.items() if n in _TOLD and value is not None}
+    told = {n: value for n, value in jwk.items() if n in _TOLD and value not in (None, [])}
     if "use" not in told:
         reader.fault(f"{path}.use" if path else "use", "must be given, and be sig")
     return told
