@@ -5,6 +5,7 @@ from typing import Any
 
 from maskinporten.audit import AuditEntry
 from maskinporten.domain.registry import Change, Registry, Revision
+from maskinporten.errors import Unavailable
 from maskinporten.replica import Replica
 from maskinporten.store import Conflict, Store, rows
 
@@ -22,7 +23,8 @@ async def administer(
     """Decide on what is true, commit if it still is, catch up; the caller reads its own write.
 
     An empty change commits nothing. Raises what `decide` raises, Unavailable, or Conflict when
-    others were quicker three times.
+    others were quicker three times. After Unavailable nothing of it was committed, unless the
+    database went away at the commit and stayed away; the same decision may then be made again.
     """
     attempt = 0
     while True:
@@ -38,8 +40,22 @@ async def administer(
             if attempt == _ATTEMPTS:
                 raise
             continue
+        except Unavailable:
+            # Perhaps the answer was lost and not the change.
+            if (committed := await _find_commit(store, registry.revision, entry)) is None:
+                raise
+            revision = committed
         await replica.catch_up()
         return revision, change
+
+
+async def _find_commit(store: Store, based_on: Revision, entry: AuditEntry) -> Revision | None:
+    """The revision under which exactly this entry stands, if it does. Raises Unavailable."""
+    following, as_read = Revision(based_on + 1), rows.read_audit(rows.audit_body(entry))
+    for record in await store.audit_trail(None, Revision(following + 1), 1):
+        if (record.revision, record.entry) == (following, as_read):
+            return following
+    return None
 
 
 def _entry(

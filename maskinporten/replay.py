@@ -40,6 +40,7 @@ class SpentGrants:
         self._clock = clock
         self._metrics = metrics
         self._spool = spool
+        metrics.put("maskinporten_database_away", 0)  # the row may be a dead worker's
         self._without_database = without_database
         self._waiting: deque[tuple[Spending, asyncio.Future[bool]]] = deque()
         self._seen: dict[bytes, int] = {}  # key -> until; what this worker has spent
@@ -102,8 +103,8 @@ class SpentGrants:
             now = int(self._clock())
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    fresh = await self._store.spend_grants([grant for grant, _ in batch], now)
-            except (Unavailable, TimeoutError) as fault:
+                    fresh = await self._insert([grant for grant, _ in batch], now)
+            except Exception as fault:  # noqa: BLE001 - whatever it was, nobody may wait for ever
                 self._lose_database(fault)
                 for _, done in batch:
                     if not done.done():
@@ -114,6 +115,17 @@ class SpentGrants:
                 if not done.done():
                     done.set_result(grant.key in fresh)
             self._forget(now)
+
+    async def _insert(self, grants: list[Spending], now: int) -> frozenset[bytes]:
+        """Ask twice, for a connection may have died unheard. The second answer counts.
+
+        Had the first been carried out without our hearing it, its grants are refused; a token less
+        is mended by another grant, a token too many by nothing.
+        """
+        try:
+            return await self._store.spend_grants(grants, now)
+        except Unavailable:
+            return await self._store.spend_grants(grants, now)
 
     def _note(self, grants: list[Spending], now: int) -> frozenset[bytes]:
         """Tell the node's other workers; what they claimed before, in an outage of theirs alone."""
@@ -149,7 +161,8 @@ class SpentGrants:
                 # Only a write tells that writes are possible.
                 await self._store.spend_grants([_PROBE], int(self._clock()))
                 owed = self._owed()
-            except (Unavailable, OSError):
+            except Exception as fault:  # noqa: BLE001 - this loop ends when the database is back
+                _log.debug("not yet: %s", fault)
                 continue
             if not owed:
                 self.away = False

@@ -18,8 +18,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from tests.selfservice.organisations import EVERYTHING, minimal
 from tests.test_cli import run
-from tests.world import assertion, document, form
+from tests.world import CONSUMER, assertion, document, form
 
 ROOT: Final = Path(__file__).parent.parent
 KEY: Final = base64.b64encode(bytes(32)).decode()
@@ -41,23 +42,35 @@ class Cable:
         self.far = far  # the socket of a server
         self.port = 0
         self.delay = 0.0  # seconds for each piece of data
-        self.cut_when: bytes | None = None  # cut once a node sends this, after it was passed on
+        # Cut once a node has sent the one and then the other, which still reach the server.
+        self.cut_after: tuple[bytes, bytes] | None = None
+        self.cuts = 0  # of that kind
         self._whole = asyncio.Event()
         self._whole.set()
         self._accepts = True
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Begin to carry."""
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """For good."""
         self.cut()
+        self._whole.set()
         if self._server is not None:
             self._server.close()
+        for task in self._carrying:
+            task.cancel()
+        await asyncio.gather(*self._carrying, return_exceptions=True)
+
+    def _begin(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._carry(near, back))
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
 
     def cut(self) -> None:
         """Connections break, and none can be made."""
@@ -102,16 +115,21 @@ class Cable:
         *,
         watched: bool,
     ) -> None:
+        armed = False
         try:
             while data := await source.read(65536):
                 await self._whole.wait()
                 await asyncio.sleep(self.delay)
                 sink.write(data)
                 await sink.drain()
-                if watched and self.cut_when is not None and self.cut_when in data:
-                    # The server reads what it was sent; the node never hears of it.
-                    self.cut_when = None
-                    other.transport.abort()
+                if watched and self.cut_after is not None:
+                    first, last = self.cut_after
+                    armed = armed or first in data
+                    if armed and last in data:
+                        # The server reads what it was sent; the node never hears of it.
+                        self.cut_after = None
+                        self.cuts += 1
+                        other.transport.abort()
         except OSError:
             pass
         finally:
@@ -132,10 +150,10 @@ async def cable_to(url: str) -> AsyncIterator[tuple[Cable, str]]:
         await cable.close()
 
 
-def declare(folder: Path, url: str) -> None:
-    """The world's registry, in that database."""
+def declare(folder: Path, url: str, world: Mapping[str, Any] | None = None) -> None:
+    """The world's registry, or that one, in that database."""
     file = folder / "registry.json"
-    file.write_text(json.dumps(document()))
+    file.write_text(json.dumps(world or document()))
     applied = run("apply", str(file), DATABASE_URL=url)
     assert applied.returncode == 0, applied
 
@@ -257,6 +275,26 @@ class Cluster:
         """One token request to that node, over a connection of its own."""
         async with httpx.AsyncClient(timeout=30) as http:
             return await http.post(f"{node.url}/token", data=form(grant or self.grant()))
+
+    async def write(self, node: Node, token: str, client_id: str) -> httpx.Response:
+        """A client registered through that node's self-service, with an admin's token."""
+        body = minimal(client_id=client_id)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(timeout=40) as http:
+            return await http.post(f"{node.url}/clients", json=body, headers=headers)
+
+    async def admin(self, node: Node) -> str:
+        """A token for the consumer's own affairs."""
+        name = f"admin-{CONSUMER}"
+        grant = self.grant(client_id=name, scope=EVERYTHING)
+        token: str = (await self.post(node, grant)).json()["access_token"]
+        return token
+
+    async def clients(self, node: Node, token: str) -> set[str]:
+        """The names of the consumer's clients, as that node tells."""
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await self.http.get(f"{node.url}/clients", headers=headers)
+        return {client["client_id"] for client in answer.json()}
 
     async def health(self, node: Node) -> Any:
         """What /health says."""

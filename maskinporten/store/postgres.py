@@ -70,6 +70,14 @@ _NEWEST_SPENT: Final = (
     "SELECT greatest((SELECT max(until) FROM spent_grant_0), "
     "(SELECT max(until) FROM spent_grant_1), (SELECT max(until) FROM spent_grant_2))"
 )
+# A deadline that passes is an OSError too (TimeoutError).
+_FAULTS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    ValueError,
+)
 _CLAIM_SLICE: Final = "UPDATE spent_slice SET slice = $2 WHERE n = $1 AND slice < $2 RETURNING n"
 
 
@@ -134,8 +142,7 @@ class PostgresStore:
         fresh: set[bytes] = set()
         for number, some in by_slice.items():
             keys, untils = [grant.key for grant in some], [grant.until for grant in some]
-            with _translated():
-                found = await self._pool.fetch(_SPEND[number % _TABLES], keys, untils, now)
+            found = await self._fetch(_SPEND[number % _TABLES], keys, untils, now)
             fresh.update(row["key"] for row in found)
         await self._empty_the_oldest(now)
         return frozenset(fresh)
@@ -156,11 +163,10 @@ class PostgresStore:
     ) -> Sequence[AuditRecord]:
         """See `Store.audit_trail`."""
         bound = rows.NO_REVISION if before is None else before
-        with _translated():
-            if subject is None:
-                found = await self._pool.fetch(_SELECT_AUDIT, bound, limit)
-            else:
-                found = await self._pool.fetch(_SELECT_AUDIT_OF, subject, bound, limit)
+        if subject is None:
+            found = await self._fetch(_SELECT_AUDIT, bound, limit)
+        else:
+            found = await self._fetch(_SELECT_AUDIT_OF, subject, bound, limit)
         return [AuditRecord(Revision(n), rows.read_audit(body)) for n, body in found]
 
     async def record_fetches(self, fetches: Sequence[Fetch], forget: int) -> None:
@@ -173,8 +179,7 @@ class PostgresStore:
 
     async def fetches(self) -> Sequence[Fetch]:
         """See `Store.fetches`."""
-        with _translated():
-            return [Fetch(*row) for row in await self._pool.fetch(rows.SELECT_FETCHES)]
+        return [Fetch(*row) for row in await self._fetch(rows.SELECT_FETCHES)]
 
     async def snapshot(self) -> AsyncIterator[tuple[str, Sequence[Any]]]:
         """See `Store.snapshot`. One transaction of repeatable reads, through cursors."""
@@ -196,8 +201,7 @@ class PostgresStore:
 
     async def newest_spent(self) -> int | None:
         """See `Store.newest_spent`."""
-        with _translated():
-            found: int | None = await self._pool.fetchval(_NEWEST_SPENT)
+        found: int | None = (await self._fetch(_NEWEST_SPENT))[0][0]
         return found
 
     async def revision_at(self, at: int) -> Revision:
@@ -212,9 +216,18 @@ class PostgresStore:
                 self._listener = await asyncpg.connect(self._url, timeout=_DEADLINE)
                 await self._listener.add_listener(_CHANNEL, lambda *_: self._woken.set())
             return
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._woken.wait(), timeout)
+        except TimeoutError:
+            await self._verify_listener(self._listener)
         self._woken.clear()
+
+    async def _verify_listener(self, listener: "asyncpg.Connection[Any]") -> None:
+        """Nothing was heard, which may be because nobody is there any more."""
+        try:
+            await listener.execute("SELECT 1", timeout=_DEADLINE)
+        except _FAULTS:
+            listener.terminate()
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -224,17 +237,49 @@ class PostgresStore:
 
     @asynccontextmanager
     async def _transaction(self, **options: Any) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        async with self._connection() as db, db.transaction(**options):
+            yield db
+
+    async def _fetch(self, statement: str, *values: object) -> list[Any]:
+        async with self._connection() as db:
+            found: list[Any] = await db.fetch(statement, *values)
+        return found
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A connection of the pool. One that fails or is given up on is not used again.
+
+        Nobody waits for its last word: beyond a broken cable there is none. So goes one that may
+        not write, for it may have been opened to a server that follows another one.
+        """
         with _translated():
-            async with self._pool.acquire() as db, db.transaction(**options):
-                yield db  # type: ignore[misc]
+            db: Any = await self._pool.acquire(timeout=_DEADLINE)
+            try:
+                yield db
+            except (
+                OSError,
+                asyncio.CancelledError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+                asyncpg.PostgresConnectionError,
+                asyncpg.ReadOnlySQLTransactionError,
+            ):
+                db.terminate()
+                raise
+            finally:
+                # Where this fails the pool drops the connection; what it answered stays answered.
+                with suppress(*_FAULTS):
+                    await self._pool.release(db, timeout=_DEADLINE)
 
 
 async def open_postgres(url: str) -> PostgresStore:
     """The store in the database at `url` (postgresql://…). Raises Unavailable with a sentence."""
     with _translated():
         pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=_POOL, command_timeout=_DEADLINE, timeout=_DEADLINE
+            url, min_size=0, max_size=_POOL, command_timeout=_DEADLINE, timeout=_DEADLINE
         )
+        async with pool.acquire(timeout=_DEADLINE):
+            pass
     return PostgresStore(pool, url)
 
 
@@ -243,5 +288,5 @@ def _translated() -> Iterator[None]:
     """What PostgreSQL or the network says when it cannot, in our word. A Conflict passes."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as fault:
+    except _FAULTS as fault:
         raise Unavailable(f"PostgreSQL: {type(fault).__name__}: {fault}") from fault
