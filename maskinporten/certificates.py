@@ -1,5 +1,6 @@
 """Remembers what was found out about certificates, for exactly as long as it may be believed."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from maskinporten.domain.certificate import (
     read_x5c,
     verify_enterprise,
 )
+from maskinporten.domain.link import Invalid, read_link
 from maskinporten.domain.path import Path
 from maskinporten.domain.revocation import Evidence, RevocationPolicy, verify_not_revoked
 from maskinporten.domain.seal import Seal, SealStore, verify_seal
@@ -70,11 +72,12 @@ class Verdicts(Generic[Proven]):
         if (accepted := self._accepted.get(name)) is not None and now <= accepted[0]:
             return accepted[1]
         if (refused := self._refused.get(name)) is not None and now < refused[0]:
-            raise Refused(refused[1].reason, refused[1].detail)
+            raise _again(refused[1])
         try:
             self._accepted[name] = verdict = self._judge(read_x5c(x5c), now)
         except Refused as refusal:
-            self._refused[name] = now + MAX_REFUSAL_AGE, refusal
+            # A copy: the one that was raised holds on to every frame it went through.
+            self._refused[name] = now + MAX_REFUSAL_AGE, _again(refusal)
             raise
         return verdict[1]
 
@@ -85,6 +88,14 @@ class Verdicts(Generic[Proven]):
         self._refused.clear()
 
     def _judge(self, chain: tuple[bytes, ...], now: int) -> tuple[int, Proven]:
+        try:
+            return self._weigh(chain, now)
+        except Refused as refusal:
+            with contextlib.suppress(Invalid):
+                refusal.certificate = read_link(chain[0]).audited()
+            raise
+
+    def _weigh(self, chain: tuple[bytes, ...], now: int) -> tuple[int, Proven]:
         certificate = self._judge_chain(chain, now)
         awaited = self.watch(certificate.path)
         try:
@@ -96,6 +107,12 @@ class Verdicts(Generic[Proven]):
             raise
         until = min(certificate.path.until, standing.until, now + MAX_AGE)
         return until, replace(certificate, evidence=standing.evidence)
+
+
+def _again(refusal: Refused) -> Refused:
+    copy = Refused(refusal.reason, refusal.detail, named=refusal.named)
+    copy.certificate = refusal.certificate
+    return copy
 
 
 def _watch_nothing(_path: Path) -> bool:

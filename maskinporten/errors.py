@@ -7,6 +7,7 @@
 Anything else that is raised is a defect of ours and becomes a blank 500 with a trace id.
 """
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple, Self
 
@@ -137,6 +138,8 @@ class Refused(Exception):
         self.reason = reason
         self.detail = detail
         self.named = named
+        # What our audit says of the certificate the caller brought, once it was read.
+        self.certificate: Mapping[str, str | int] = {}
 
     @property
     def description(self) -> str:

@@ -1,7 +1,8 @@
 """From assertion to access token, in one straight line. No HTTP, no SQL, no rules."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,14 +22,13 @@ from maskinporten.domain.authorization import (
     entitle,
     with_detail,
 )
-from maskinporten.domain.client import ClientId
+from maskinporten.domain.client import Client, ClientId
 from maskinporten.domain.details import read_wish
 from maskinporten.domain.grant import (
     Assertion,
     Certificates,
     Grant,
     Signer,
-    UnverifiedGrant,
     find_signer,
     read_assertion,
     refuse_certificates,
@@ -104,30 +104,48 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     confirmations: tuple[Confirmation, ...] = ()
     if seal is not None:
         signer = seal_signer(seal)
-        grant = _verify(s, unverified, signer, now)
-        authorization = authorize_sealed(grant, seal, registry, s.lifetime_rule)
     else:
         client = registry.client(unverified.client_id)
         signer = find_signer(unverified, client, now, s.certificates)
-        grant = _verify(s, unverified, signer, now)
-        wish = read_wish(grant)
-        entitlement = entitle(grant, client, registry, s.lifetime_rule)
-        confirmations = await _find_delegations(s, entitlement, now)
-        authorization = authorize(entitlement, delegation_of(entitlement, confirmations))
-        if wish is not None:
-            found = await _find_detail(s, detail_question(wish, entitlement), now)
-            authorization = with_detail(authorization, verify_detail(found))
-            confirmations = (*confirmations, found)
-    key = s.signing_key(authorization.client_id)
-    await s.spend(grant.spend_key, grant.spent_until)
+    with _told_by(signer):
+        grant = verify_grant(
+            unverified, signer, s.audiences, now, refuse_unknown_claims=s.refuse_unknown_claims
+        )
+        if seal is not None:
+            authorization = authorize_sealed(grant, seal, registry, s.lifetime_rule)
+        else:
+            authorization, confirmations = await _authorize(s, grant, client, registry, now)
+        key = s.signing_key(authorization.client_id)
+        await s.spend(grant.spend_key, grant.spent_until)
     jti = secrets.token_urlsafe(_JTI_OCTETS)
     token = sign_token(authorization, key, s.issuer, now, jti)
     return Issued(token, authorization, grant, signer, confirmations)
 
 
-def _verify(s: Issuance, unverified: UnverifiedGrant, signer: Signer, now: int) -> Grant:
-    refuse_unknown = s.refuse_unknown_claims
-    return verify_grant(unverified, signer, s.audiences, now, refuse_unknown_claims=refuse_unknown)
+@contextmanager
+def _told_by(signer: Signer) -> Iterator[None]:
+    """What is refused from here on was asked for by the holder of this certificate, if any."""
+    try:
+        yield
+    except Refused as refused:
+        if signer.certificate is not None:
+            refused.certificate = signer.certificate.link.audited()
+        raise
+
+
+async def _authorize(
+    s: Issuance, grant: Grant, client: Client, registry: Registry, now: int
+) -> tuple[Authorization, tuple[Confirmation, ...]]:
+    """The right to the token, once everyone who must be asked has been."""
+    wish = read_wish(grant)
+    entitlement = entitle(grant, client, registry, s.lifetime_rule)
+    confirmations = await _find_delegations(s, entitlement, now)
+    authorization = authorize(entitlement, delegation_of(entitlement, confirmations))
+    if wish is not None:
+        found = await _find_detail(s, detail_question(wish, entitlement), now)
+        authorization = with_detail(authorization, verify_detail(found))
+        confirmations = (*confirmations, found)
+    return authorization, confirmations
 
 
 async def _find_delegations(

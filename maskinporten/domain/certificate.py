@@ -80,6 +80,11 @@ class ProvenCertificate:
     path: Path
     evidence: tuple[str, ...] = ()  # by which it is held not to be revoked
 
+    @property
+    def link(self) -> Link:
+        """The certificate itself, taken apart."""
+        return self.path.links[0]
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EnterpriseCertificate(ProvenCertificate):

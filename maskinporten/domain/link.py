@@ -1,5 +1,6 @@
 """One certificate of a path, taken apart once: what the rules of RFC 5280 ask of it."""
 
+import hashlib
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -79,6 +80,15 @@ class Link:
     name_constraints: x509.NameConstraints | None
     alternative_names: tuple[x509.GeneralName, ...]
     critical: frozenset[str]
+
+    def audited(self) -> dict[str, str | int]:
+        """By what our audit names it."""
+        return {
+            "certificate_issuer": self.certificate.issuer.rfc4514_string(),
+            "certificate_serial_number": str(self.serial),
+            "certificate_not_after": self.not_after,
+            "certificate_sha256": hashlib.sha256(self.der).hexdigest(),
+        }
 
     @property
     def self_issued(self) -> bool:

@@ -228,4 +228,5 @@ def _refusal(refused: Refused, at: float, trace: str) -> dict[str, Any]:
         "reason": refused.reason.name,
         "ref": refused.reason.ref,
         "detail": refused.detail,
+        **refused.certificate,
     }
