@@ -74,8 +74,19 @@ async def within_a_second(server: Server, grant: str, status: int) -> None:
 
 
 async def test_a_change_acts_on_the_token_line_of_every_worker(start: Starter) -> None:
-    """A new client, a removed key, a withdrawn access, within a second (attack 29)."""
-    one, other = await two(start)
+    """A new client, a removed key, a withdrawn access, within a second (attack 29); SQLite."""
+    await acts_within_a_second(*await two(start))
+
+
+async def test_a_change_acts_on_the_token_line_of_every_node(
+    start: Starter, postgres_url: str
+) -> None:
+    """The same; PostgreSQL."""
+    await acts_within_a_second(*await two(start, database_url=postgres_url))
+
+
+async def acts_within_a_second(one: Organisation, other: Organisation) -> None:
+    """What is written at one, the other's token endpoint heeds."""
     provider = await organisation(one.server, PROVIDER)
     key, scope = {"keys": [jwk("k")]}, "skatt:inntekt.read"
 
