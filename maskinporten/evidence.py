@@ -75,3 +75,5 @@ class FetchLog:
             await self.write()
         except Unavailable as away:
             _log.warning("fetches of /jwk cannot be written: %s", away)
+        except Exception:  # noqa: BLE001 - a defect must not end counting for good
+            _log.exception("fetches of /jwk cannot be written")

@@ -96,7 +96,7 @@ def test_by_hand_on_a_running_database(tmp_path: Path) -> None:
     assert run("check", **settings).returncode == 0
     early = run("keys", "canary", "10", **settings)
     assert early.returncode == 1
-    assert "may not sign for another" in early.stderr
+    assert "may not sign before" in early.stderr
     for wrong in ("100", "0", "x", "-1"):
         refused = run("keys", "canary", "--", wrong, **settings)
         assert (refused.returncode, "1 to 99" in refused.stderr) == (1, True), refused.stderr

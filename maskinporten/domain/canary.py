@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from maskinporten.domain.keystep import instant
 from maskinporten.domain.rotation import SHARES, RotationPolicy, of_stage, ready_at
 from maskinporten.domain.signing import SealedKey, Stage
 
@@ -23,10 +24,9 @@ def put_on_canary(
     if not found:
         raise ValueError(f"no prepared key is named {kid}" if kid else "no key is prepared")
     (chosen,) = found
-    early = ready_at(chosen, policy) - now
-    if early > 0:
+    if (ready := ready_at(chosen, policy)) > now:
         raise ValueError(
-            f"{chosen.kid} may not sign for another {early} s: "
+            f"{chosen.kid} may not sign before {instant(ready)}: "
             "providers may hold a key set from before it was published"
         )
     others = tuple(key for key in running if key is not chosen)

@@ -40,7 +40,9 @@ def written(keys: dict[str, SealedKey], change: tuple[SealedKey, ...]) -> dict[s
 REFUSED = [
     pytest.param({"share": 0}, "1 to 99", id="nobody"),
     pytest.param({"share": 100}, "1 to 99", id="everybody"),
-    pytest.param({"now": READY - 1}, "another 1 s", id="a second before it is ready"),
+    pytest.param(
+        {"now": READY - 1}, "may not sign before 2027-01-17", id="a second before it is ready"
+    ),
     pytest.param({"kid": "stranger"}, "no prepared key is named stranger", id="an unknown key"),
 ]
 
