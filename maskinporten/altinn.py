@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -252,13 +252,17 @@ async def open_altinn(
     signing_key: Callable[[], SigningKey],
     metrics: Metrics,
     clock: Callable[[], float],
+    audit: Callable[[Mapping[str, Any]], None],
 ) -> AsyncIterator[Altinn | None]:
-    """The line to Altinn; None where none is configured, and then nothing is delegated."""
+    """The line to Altinn; None where none is configured, and then nothing is delegated.
+
+    `audit` is told of each token that we issue to ourselves.
+    """
     if policy is None:
         yield None
         return
     own = OwnTokens(
-        issuer, policy.orgno, signing_key, lambda: secrets.token_urlsafe(_JTI_OCTETS), clock
+        issuer, policy.orgno, signing_key, lambda: secrets.token_urlsafe(_JTI_OCTETS), clock, audit
     )
     lines = len(policy.lines)
     limits = httpx.Limits(max_connections=policy.calls * lines, max_keepalive_connections=None)

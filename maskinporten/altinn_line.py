@@ -8,8 +8,8 @@ are refused at once, until the line's own repeated question is answered again.
 import asyncio
 import logging
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import httpcore  # noqa: F401 - httpx would import it late; a worker forked meanwhile would wait
 import httpx
@@ -56,12 +56,14 @@ class OwnTokens:
         signing_key: Callable[[], SigningKey],
         draw_jti: Callable[[], str],
         clock: Callable[[], float],
+        audit: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._issuer = issuer
         self._consumer = consumer
         self._signing_key = signing_key
         self._draw_jti = draw_jti
         self._clock = clock
+        self._audit = audit
         self._kept: dict[str, tuple[str, float, str]] = {}  # scope -> kid, issued at, token
 
     def bearer(self, scope: str) -> str:
@@ -77,8 +79,21 @@ class OwnTokens:
                 scopes=(ScopeName(scope),),
                 lifetime=OWN_LIFETIME,
             )
-            token = sign_token(right, key, self._issuer, int(now), self._draw_jti()).token
+            made = sign_token(right, key, self._issuer, int(now), self._draw_jti())
+            token = made.token
             self._kept[scope] = key.kid, int(now), token
+            self._audit(
+                {
+                    "event_name": "own_token_issued",
+                    "event_created": int(now * 1000),
+                    "client_id": OWN_CLIENT_ID,
+                    "consumer": self._consumer,
+                    "token_iss": self._issuer,
+                    "token_jti": made.jti,
+                    "token_lifetime_seconds": made.lifetime,
+                    "token_scopes": [{"scope": scope, "delegation_source": None}],
+                }
+            )
         return f"Bearer {token}"
 
     def forget(self, scope: str) -> None:

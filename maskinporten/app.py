@@ -209,7 +209,12 @@ async def open_services(
         revocation.load()
         altinn = await stack.enter_async_context(
             open_altinn(
-                altinn_policy(settings), settings.issuer, keyring.signing_key, metrics, clock
+                altinn_policy(settings),
+                settings.issuer,
+                keyring.signing_key,
+                metrics,
+                clock,
+                audit.write,
             )
         )
         issuance = Issuance(
@@ -223,6 +228,7 @@ async def open_services(
             refuse_unknown_claims=settings.unknown_claims == "refuse",
             certificates=verdicts,
             seals=seals if trust.european else None,
+            clock=clock,
         )
         expiry = ExpiryWatch(lambda: replica.registry, revocation.watched, clock)
         fetches = FetchLog(store, clock, settings.proxy_networks)

@@ -1,6 +1,7 @@
 """From assertion to access token, in one straight line. No HTTP, no SQL, no rules."""
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Protocol
 
 from maskinporten.domain.altinn import (
     Confirmation,
+    How,
     Question,
     delegation_of,
     delegation_questions,
@@ -22,13 +24,14 @@ from maskinporten.domain.authorization import (
     entitle,
     with_detail,
 )
-from maskinporten.domain.client import Client, ClientId
-from maskinporten.domain.details import read_wish
+from maskinporten.domain.client import ClientId
+from maskinporten.domain.details import Wish, read_wish
 from maskinporten.domain.grant import (
     Assertion,
     Certificates,
     Grant,
     Signer,
+    UnverifiedGrant,
     find_signer,
     read_assertion,
     refuse_certificates,
@@ -38,7 +41,7 @@ from maskinporten.domain.registry import Registry
 from maskinporten.domain.sealed import Seals, authorize_sealed, find_seal, seal_signer
 from maskinporten.domain.signing import SigningKey
 from maskinporten.domain.token import AccessToken, sign_token
-from maskinporten.errors import Reason, Refused
+from maskinporten.errors import Reason, Refused, Unavailable
 
 _JTI_OCTETS = 32  # 256 random bits, 43 characters
 
@@ -79,6 +82,7 @@ class Issuance:
     refuse_unknown_claims: bool = False
     certificates: Certificates = refuse_certificates
     seals: Seals | None = None  # None: no European seal is accepted
+    clock: Callable[[], float] = time.time  # epoch seconds; looked at after others were asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +102,25 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     `now` is in epoch seconds. Raises Refused with the first fault, or Unavailable; then the grant
     was not spent and may be sent again.
     """
-    registry = s.registry()
     unverified = read_assertion(assertion)
+    registry = s.registry()
     seal = s.seals and find_seal(unverified, registry, s.certificates, s.seals, now)
     confirmations: tuple[Confirmation, ...] = ()
-    if seal is not None:
-        signer = seal_signer(seal)
-    else:
-        client = registry.client(unverified.client_id)
-        signer = find_signer(unverified, client, now, s.certificates)
+    signer = seal_signer(seal) if seal else _find_signer(s, unverified, registry, now)
     with _told_by(signer):
-        grant = verify_grant(
-            unverified, signer, s.audiences, now, refuse_unknown_claims=s.refuse_unknown_claims
-        )
         if seal is not None:
+            grant = _verify(s, unverified, signer, now)
             authorization = authorize_sealed(grant, seal, registry, s.lifetime_rule)
         else:
-            authorization, confirmations = await _authorize(s, grant, client, registry, now)
+            weighed = _weigh(s, unverified, signer, registry, now)
+            confirmations = await _ask(s, weighed, now)
+            if any(each.how is not How.REMEMBERED for each in confirmations):
+                # Time has passed: the client may have been shut out, the grant may have expired.
+                now, registry = max(now, int(s.clock())), s.registry()
+                signer = _find_signer(s, unverified, registry, now)
+                weighed = _weigh(s, unverified, signer, registry, now)
+            grant = weighed.grant
+            authorization = _authorize(weighed, confirmations)
         key = s.signing_key(authorization.client_id)
         await s.spend(grant.spend_key, grant.spent_until)
     jti = secrets.token_urlsafe(_JTI_OCTETS)
@@ -133,34 +139,59 @@ def _told_by(signer: Signer) -> Iterator[None]:
         raise
 
 
-async def _authorize(
-    s: Issuance, grant: Grant, client: Client, registry: Registry, now: int
-) -> tuple[Authorization, tuple[Confirmation, ...]]:
-    """The right to the token, once everyone who must be asked has been."""
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """What our own registry says of a client's grant, at one moment."""
+
+    grant: Grant
+    wish: Wish | None
+    entitlement: Entitlement
+
+
+def _find_signer(s: Issuance, unverified: UnverifiedGrant, registry: Registry, now: int) -> Signer:
+    client = registry.client(unverified.client_id)
+    return find_signer(unverified, client, now, s.certificates)
+
+
+def _weigh(
+    s: Issuance, unverified: UnverifiedGrant, signer: Signer, registry: Registry, now: int
+) -> _Weighed:
+    client = registry.client(unverified.client_id)
+    grant = _verify(s, unverified, signer, now)
     wish = read_wish(grant)
-    entitlement = entitle(grant, client, registry, s.lifetime_rule)
-    confirmations = await _find_delegations(s, entitlement, now)
-    authorization = authorize(entitlement, delegation_of(entitlement, confirmations))
-    if wish is not None:
-        found = await _find_detail(s, detail_question(wish, entitlement), now)
-        authorization = with_detail(authorization, verify_detail(found))
-        confirmations = (*confirmations, found)
-    return authorization, confirmations
+    return _Weighed(grant, wish, entitle(grant, client, registry, s.lifetime_rule))
 
 
-async def _find_delegations(
-    s: Issuance, entitlement: Entitlement, now: int
-) -> tuple[Confirmation, ...]:
-    """Ask only where a delegation is needed; without anyone to ask there is none."""
+async def _ask(s: Issuance, weighed: _Weighed, now: int) -> tuple[Confirmation, ...]:
+    """Ask others, only where they are needed, and for details only once all else holds.
+
+    Without anyone to ask nothing is delegated, and no type of `authorization_details` is known.
+    """
+    entitlement, wish = weighed.entitlement, weighed.wish
     questions = delegation_questions(entitlement)
-    if not questions or s.delegations is None:
-        return ()
-    return await s.delegations.ask(entitlement.delegation_source, questions, now)
-
-
-async def _find_detail(s: Issuance, question: Question, now: int) -> Confirmation:
-    """Without anyone to ask, a server knows no type of `authorization_details`."""
+    confirmations: tuple[Confirmation, ...] = ()
+    if questions and s.delegations is not None:
+        confirmations = await s.delegations.ask(entitlement.delegation_source, questions, now)
+    if wish is None:
+        return confirmations
+    authorize(entitlement, delegation_of(entitlement, confirmations))
     if s.delegations is None:
         raise Refused(Reason.DETAILS_TYPE_UNKNOWN, "there is no line to Altinn")
-    (confirmation,) = await s.delegations.ask(None, (question,), now)
-    return confirmation
+    question = detail_question(wish, entitlement)
+    return confirmations + await s.delegations.ask(None, (question,), now)
+
+
+def _authorize(weighed: _Weighed, confirmations: tuple[Confirmation, ...]) -> Authorization:
+    """The right to the token, if what was confirmed is what is needed now."""
+    entitlement = weighed.entitlement
+    authorization = authorize(entitlement, delegation_of(entitlement, confirmations))
+    if weighed.wish is None:
+        return authorization
+    if confirmations[-1].question != detail_question(weighed.wish, entitlement):
+        raise Unavailable("the client changed while others were asked")
+    return with_detail(authorization, verify_detail(confirmations[-1]))
+
+
+def _verify(s: Issuance, unverified: UnverifiedGrant, signer: Signer, now: int) -> Grant:
+    refuse_unknown = s.refuse_unknown_claims
+    return verify_grant(unverified, signer, s.audiences, now, refuse_unknown_claims=refuse_unknown)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 import httpx
@@ -10,7 +10,9 @@ import jwt
 import pytest
 import respx
 
+from maskinporten.administration import administer
 from maskinporten.altinn import altinn_policy
+from maskinporten.domain.manifest import plan
 from maskinporten.errors import InvalidInput, Reason
 from tests.conftest import Starter
 from tests.world import (
@@ -23,6 +25,7 @@ from tests.world import (
     Server,
     assertion,
     document,
+    jwk,
     settings,
 )
 
@@ -470,6 +473,17 @@ async def test_own_tokens_are_kept_until_shortly_before_they_expire(start: Start
         seen.append(route.calls.last.request.headers["authorization"])
 
     assert seen[0] == seen[1] != seen[2]
+    path = server.services.settings.audit_log
+    assert path is not None
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    own = [line for line in lines if line["event_name"] == "own_token_issued"]
+    assert [line["event_created"] for line in own] == [NOW * 1000, (NOW + 100) * 1000]
+    assert {line["consumer"] for line in own} == {OPERATOR}
+    assert own[0]["token_scopes"][0]["scope"] == "altinn:maskinporten/delegations.admin"
+    signed = jwt.decode(
+        seen[0].removeprefix("Bearer "), options={"verify_signature": False, "verify_exp": False}
+    )
+    assert signed["jti"] == own[0]["token_jti"]
 
 
 @respx.mock
@@ -707,6 +721,107 @@ async def test_places_for_those_who_wait_are_bounded(start: Starter) -> None:
     assert (await server.post(assertion())).status_code == 200
     open_now.set()
     assert {(await each).status_code for each in waiting} == {200}
+
+
+async def _change(server: Server, **sections: Any) -> None:
+    declared = {**document(), **sections}
+    await administer(
+        server.services.store,
+        server.services.replica,
+        lambda current: plan(declared, current, NOW),
+        {"kind": "operator"},
+        "test",
+        NOW,
+    )
+
+
+async def _disable(server: Server) -> None:
+    clients = document()["clients"]
+    await _change(server, clients=[{**c, "active": c["client_id"] != "vendor"} for c in clients])
+
+
+async def _withdraw(server: Server) -> None:
+    accesses = [{**access, "state": "DENIED"} for access in document()["accesses"]]
+    await _change(server, accesses=accesses)
+
+
+async def _remove_key(server: Server) -> None:
+    clients = document()["clients"]
+    other = {"keys": [jwk("another")]}
+    await _change(
+        server,
+        clients=[{**c, "jwks": other} if c["client_id"] == "vendor" else c for c in clients],
+    )
+
+
+async def _let_it_expire(server: Server) -> None:
+    server.clock.now += 60
+
+
+MEANWHILE = [
+    pytest.param(DELEGATED, _disable, Reason.CLIENT_UNKNOWN, id="the client is shut out"),
+    pytest.param(DELEGATED, _remove_key, Reason.KEY_ID_UNKNOWN, id="its key is removed"),
+    pytest.param(DELEGATED, _withdraw, Reason.SCOPE_NOT_GRANTED, id="the access is withdrawn"),
+    pytest.param(DELEGATED, _let_it_expire, Reason.GRANT_EXPIRED, id="the grant expires"),
+    pytest.param(CONSENTED, _disable, Reason.CLIENT_UNKNOWN, id="shut out, asking for a consent"),
+    pytest.param(CONSENTED, _let_it_expire, Reason.GRANT_EXPIRED, id="expires, with a consent"),
+]
+
+
+@respx.mock
+@pytest.mark.parametrize(("ask", "happen", "reason"), MEANWHILE)
+async def test_what_happens_while_altinn_thinks_counts(
+    start: Starter,
+    ask: Callable[[], str],
+    happen: Callable[[Server], Coroutine[Any, Any, None]],
+    reason: Reason,
+) -> None:
+    """Attack 29: a slow answer is no way around a decision that was made meanwhile."""
+    server = await start(**LINE)
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await happen(server)
+        body = [delegation()] if request.method == "GET" else consent(validTo="2030-01-01T00:00Z")
+        return httpx.Response(200, json=body)
+
+    respx.route(host="platform.altinn.test").mock(side_effect=answer)
+
+    refused = await server.post(ask())
+    assert refused.json()["error"] == reason.error
+    assert audited(server)["reason"] == reason.name
+
+
+@respx.mock
+async def test_a_token_is_of_the_second_it_is_signed(start: Starter) -> None:
+    """Time that Altinn took is not taken from the token's life."""
+    server = await start(**LINE)
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        server.clock.now += 3
+        return httpx.Response(200, json=[delegation()])
+
+    respx.get(DELEGATIONS).mock(side_effect=answer)
+    claims = claims_of(await server.post(delegated()))
+    assert (claims["iat"], claims["exp"]) == (NOW + 3, NOW + 123)
+
+
+@respx.mock
+async def test_a_body_that_does_not_end(start: Starter) -> None:
+    """The deadline is for the whole answer, not for its beginning."""
+    server = await start(**LINE, altinn_deadline=0.3)
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    headers = {"content-type": "application/json"}
+    respx.get(DELEGATIONS).mock(
+        side_effect=lambda _: httpx.Response(200, content=drip(), headers=headers)
+    )
+
+    assert (await server.post(delegated())).status_code == 503
+    assert metric(server, "timeout") == 1
 
 
 FAULTS = [
