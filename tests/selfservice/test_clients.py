@@ -232,6 +232,19 @@ async def test_a_repeated_request_makes_no_second_client(start: Starter) -> None
     assert empty.status_code == 400
 
 
+async def test_repeating_the_request_of_another_shows_nothing(start: Starter) -> None:
+    """Whoever knows its body and the name of its client is told that the name is taken."""
+    own = await begin(start)
+    stranger = await organisation(own.server, SUPPLIER)
+    body = minimal(client_id="k")
+    assert (await own.call("POST", "/clients", body, Idempotency_Key="k")).status_code == 201
+
+    answer = await stranger.call("POST", "/clients", body, Idempotency_Key="k")
+
+    assert answer.status_code == 409
+    assert CONSUMER not in answer.text
+
+
 async def test_no_secret_is_ever_made(start: Starter) -> None:
     """Machine clients prove themselves by keys."""
     own = await begin(start)
@@ -290,7 +303,8 @@ async def test_names_the_fault_of_a_customer(start: Starter) -> None:
 
 async def test_a_supplier_manages_clients_it_made_for_others(start: Starter) -> None:
     """Under dcr.supplier: made in the other's name, seen by both, changed by both."""
-    server = await start(sections=admin_world())
+    own = {"client_id": "eget", "client_orgno": CONSUMER, "supplier_orgno": CONSUMER}
+    server = await start(sections=admin_world(clients=[own]))
     supplier = await organisation(server, SUPPLIER, "idporten:dcr.supplier")
     owner = await organisation(server, CONSUMER)
     foreign = minimal(client_orgno=CONSUMER, client_id="hos-kunde")
@@ -307,6 +321,9 @@ async def test_a_supplier_manages_clients_it_made_for_others(start: Starter) -> 
     without = await organisation(server, SUPPLIER)
     assert (await without.call("GET", "/clients/hos-kunde")).status_code == 404
     assert (await without.call("POST", "/clients", foreign)).status_code == 403
+    both = await organisation(server, CONSUMER, "idporten:dcr.read idporten:dcr.supplier")
+    listed = [one["client_id"] for one in await both.ok("GET", "/clients")]
+    assert len(listed) == len(set(listed))
     stranger = await organisation(server, STRANGER, "idporten:dcr.supplier")
     assert (await stranger.call("GET", "/clients/hos-kunde")).status_code == 404
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from heapq import merge
+from itertools import groupby
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -79,7 +80,7 @@ class Case:
         """The clients on which the caller may exercise the right, by name; see `Sparse`."""
         own = self.registry.names("clients", "client_orgno", self.caller.orgno)
         supplied = self.registry.names("clients", "supplier_orgno", self.caller.orgno)
-        clients = (self.registry.clients[name] for name in merge(own, supplied))
+        clients = (self.registry.clients[name] for name, _ in groupby(merge(own, supplied)))
         return (client if self._owns(client, right) else None for client in clients)
 
     def _owns(self, client: Client, right: Right) -> bool:

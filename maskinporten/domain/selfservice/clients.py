@@ -79,13 +79,16 @@ def make_client(
     if isinstance(members, dict):
         if members.get("client_id") is None:
             members["client_id"] = client_id
-        members |= _parties(case, reader, members, right)
+        parties = _parties(case, reader, members, right)
+        members |= parties
         chosen = members["client_id"]
         standing = case.registry.clients.get(ClientId(str(chosen)))
         if standing is not None:
-            if request is not None and standing.request == request:
+            whose = (standing.client_orgno, standing.supplier_orgno)
+            own = whose == tuple(parties.values())
+            if own and request is not None and standing.request == request:
                 return Decision(standing)
-            if standing.request is not None and chosen == client_id:
+            if own and standing.request is not None and chosen == client_id:
                 conflict("The Idempotency-Key was used for another request")
             conflict("There is a client with this client_id")
     client = declare_client(reader, members, {}, case.now)
@@ -113,7 +116,7 @@ def change_client(case: Case, client_id: str, data: Any) -> Decision:
         if before.supplier_orgno is not None:
             fixed["supplier_orgno"] = before.supplier_orgno
         for name in ("client_id", "client_orgno", "supplier_orgno"):
-            if members.get(name, fixed.get(name)) not in (None, fixed.get(name)):
+            if members.get(name) not in (None, "", fixed.get(name)):
                 reader.fault(name, "cannot be changed after the client was made")
         members = {**without(members, ("supplier_orgno",)), **fixed}
     current = {before.client_id: before}
