@@ -86,6 +86,7 @@ class Altinn:
         self._lately = _memory(policy.remember + policy.grace if policy.grace else 0, timer)
         self._asking: dict[_Key, asyncio.Task[Answer]] = {}
         self._waiting = 0
+        self._turned()  # A worker that died while its circuit was open left a 1 in the figures.
 
     @property
     def away(self) -> bool:

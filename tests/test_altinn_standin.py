@@ -35,6 +35,7 @@ from tests.world import (
 
 DEADLINE: Final = 60.0  # seconds for what happens soon on any machine
 WAITING: Final = 8
+LAST_WORDS: Final = "Stop with Ctrl-C; `dev` goes on from here the next time."
 CONSENT_ID: Final = "f70542a8-1b3f-4a5e-9d5a-0a4d6f6f1a11"
 PERSON: Final = "urn:altinn:person:identifier-no:25922947409"
 KNOWN: Final[dict[str, Any]] = {
@@ -365,6 +366,23 @@ def test_explain_asks_too(place: Place) -> None:
     assert explained("--at", "1").returncode == 1
 
 
+def test_check_names_sources_without_a_line(place: Place) -> None:
+    """An operator sees why suppliers get MP-251 before they call."""
+
+    def checked(**changes: str) -> str:
+        command = [sys.executable, "-m", "maskinporten", "check"]
+        shown = subprocess.run(
+            command, env={**place.environment, **changes},
+            capture_output=True, text=True, timeout=DEADLINE, check=True,
+        )  # fmt: skip
+        return shown.stdout
+
+    words = f"{SOURCE} is not in MASKINPORTEN_ALTINN: nobody can delegate skatt:delegert"
+    assert words not in checked()
+    other = place.environment["MASKINPORTEN_ALTINN"].replace("tt02", "www")
+    assert words in checked(MASKINPORTEN_ALTINN=other)
+
+
 def test_it_believes_tokens_of_its_issuer_alone(place: Place) -> None:
     """As Altinn: no token, a broken one, one for something else."""
     path = f"{place.altinn}accessmanagement/api/v1/maskinporten/delegations/"
@@ -412,6 +430,46 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "maskinporten", "altinn", *arguments],
         capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
+
+
+def test_the_readmes_three_lines(tmp_path: Path) -> None:
+    """A newcomer pastes them: the supplier's token, then the withdrawal."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    block = readme.split("A supplier's token, end to end")[1].split("```console\n")[1]
+    first, ask, withdraw = (
+        line.removeprefix("$ ") for line in block.split("```")[0].strip().splitlines()
+    )
+    port = free_port()
+    program = f"{sys.executable} -m maskinporten"
+    first = first.replace(".venv/bin/maskinporten", program).replace("8080", str(port))
+
+    def paste(*lines: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["bash", "-c", "\n".join(lines)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MASKINPORTEN_")}
+    environment = {**kept, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen(
+        [*program.split(), "dev", "--port", str(port)],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True,
+    ) as dev:  # fmt: skip
+        try:
+            assert dev.stdout is not None
+            screen = "".join(iter(dev.stdout.readline, f"{LAST_WORDS}\n"))
+            assert f"{tmp_path / '.dev' / 'altinn.toml'}" in screen
+            shown = json.loads(paste(first, ask).stdout)["claims"]
+            assert shown["supplier"]["ID"] == "0192:310000035"
+            assert shown["consumer"]["ID"] == "0192:310000027"
+            assert shown["delegation_source"] == SOURCE
+            assert paste(withdraw).returncode == 0
+            soon(lambda: "MP-251" in paste(first, ask).stderr)
+            system_user = screen.split("fail:\n\n")[1].split("\n\n")[1].strip()
+            (element,) = json.loads(paste(system_user).stdout)["claims"]["authorization_details"]
+            assert element["system_id"] == "310000035_reports"
+        finally:
+            dev.terminate()
 
 
 def test_the_command_alone(tmp_path: Path) -> None:
