@@ -8,19 +8,16 @@ is held to a loose bound, for a shared machine moves a p99 by itself.
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from bench.gate import ISSUER, PORT, prepare, wait_until_ready
-from bench.load import load
+from bench.server import Served, one_round, serving
 from maskinporten.app import Application, Services
 from maskinporten.commands.serve import run_server
 from maskinporten.settings import Settings
-from tests.world import assertion
 
 _FLAG: Final = "BENCH_MAKING"  # the variable with the file that is there while keys are made
 _LOOSE: Final = 6.0  # times: what would mean that a key is made on the token line itself
@@ -52,37 +49,28 @@ def main() -> int:
     """Print the figures; 1 where making keys stands in the way of tokens."""
     with TemporaryDirectory() as name:
         flag = Path(name) / "making"
-        environ = {**prepare(Path(name), 3072), _FLAG: str(flag)}
-        command = [sys.executable, "-m", "bench.rotation", "serve"]
-        with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as server:
-            try:
-                wait_until_ready()
-                _p99()
-                ratios = [_ratio(flag) for _ in range(_ROUNDS)]
-            finally:
-                server.terminate()
+        making = {_FLAG: str(flag)}
+        with serving(Path(name), 3072, module="bench.rotation", further=making) as served:
+            _p99(served)
+            ratios = [_ratio(served, flag) for _ in range(_ROUNDS)]
     ratio = statistics.median(ratios)
     print(f"rotation: p99 while keys are made is {ratio:.2f} of p99 without")
     return int(ratio > _LOOSE)
 
 
-def _ratio(flag: Path) -> float:
-    without = _p99()
+def _ratio(served: Served, flag: Path) -> float:
+    without = _p99(served)
     flag.touch()
     time.sleep(0.1)
-    during = _p99()
+    during = _p99(served)
     flag.unlink()
     time.sleep(1)  # the last key is finished
     print(f"  p99 {without * 1e3:.1f} ms, while keys are made {during * 1e3:.1f} ms", flush=True)
     return during / without
 
 
-def _p99() -> float:
-    now = int(time.time())
-    grants = [assertion(aud=ISSUER, iat=now, exp=now + 110) for _ in range(_GRANTS)]
-    loaded = asyncio.run(load("127.0.0.1", PORT, grants, _CONNECTIONS))
-    assert loaded.others == 0, loaded.others
-    return loaded.latencies[int(len(loaded.latencies) * 0.99)]
+def _p99(served: Served) -> float:
+    return one_round(served, 3072, _GRANTS, _CONNECTIONS).latency(0.99)
 
 
 if __name__ == "__main__":

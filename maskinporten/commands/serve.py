@@ -18,6 +18,7 @@ from granian.http import HTTP1Settings
 
 from maskinporten.app import open_services
 from maskinporten.backup import find_restoration, findings
+from maskinporten.commands.sentences import told
 from maskinporten.drain import flag_of
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.revocation_folder import folder_of_evidence
@@ -41,7 +42,8 @@ def add_parser(commands: Any) -> None:
 def _serve(_arguments: argparse.Namespace) -> int:
     settings = Settings.from_environ()
     verify_address(settings.host, settings.port)
-    asyncio.run(prepare(settings))
+    if code := _prepare_apart(settings):
+        return code
     address = f"{settings.host}:{settings.port}"
     print(f"maskinporten {settings.issuer} listens on {address}", file=sys.stderr)
     run_server(settings)
@@ -61,6 +63,33 @@ def verify_address(host: str, port: int) -> None:
         place = f"{PREFIX}HOST, {PREFIX}PORT"
         sentence = f"cannot listen on {host}:{port}: {fault.strerror}"
         raise InvalidInput((Fault(place, sentence),)) from fault
+
+
+def _prepare_apart(settings: Settings) -> int:
+    """`prepare` in a process of its own, whose memory goes with it: a registry may be large.
+
+    Returns its exit code. There are no threads yet that a fork could leave behind.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = told(lambda: _prepared(settings))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    try:
+        _, status = os.waitpid(child, 0)
+    except KeyboardInterrupt:
+        os.waitpid(child, 0)
+        return 130
+    return os.waitstatus_to_exitcode(status)
+
+
+def _prepared(settings: Settings) -> int:
+    asyncio.run(prepare(settings))
+    return 0
 
 
 async def prepare(settings: Settings) -> None:

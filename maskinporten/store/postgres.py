@@ -114,8 +114,11 @@ class PostgresStore:
             revision = Revision(await db.fetchval(rows.SELECT_REVISION))
             if revision == seen:
                 return revision, rows.Entities(())
-            changed = await db.fetch(_SELECT_CHANGES, seen)
-        return revision, rows.Entities((kind, body) for kind, body in changed)
+            entities = rows.Entities()
+            cursor = await db.cursor(_SELECT_CHANGES, seen)
+            while some := await cursor.fetch(rows.BATCH):
+                entities.add(some)
+        return revision, entities
 
     async def commit(self, change: Change, entry: AuditEntry, based_on: Revision) -> Revision:
         """See `Store.commit`. The counter's row is the first thing taken and the last let go."""

@@ -12,6 +12,7 @@ passed over when they are read, so that two releases can share a database for a 
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby, islice
@@ -145,16 +146,22 @@ def fetches_to_keep(fetches: Iterable[Fetch], known: Iterable[Sequence[str]]) ->
 class Entities(Sequence[Entity]):
     """Rows as entities, each made when it is looked at: a registry is never whole as objects."""
 
-    def __init__(self, found: Iterable[tuple[str, str]]) -> None:
-        self._rows = [(kind, body) for kind, body in found if kind in _DECODERS]
+    def __init__(self, found: Iterable[Sequence[str]] = ()) -> None:
+        self._rows: list[tuple[str, bytes]] = []
+        self.add(found)
+
+    def add(self, found: Iterable[Sequence[str]]) -> None:
+        """Further rows, kind and body; those of a kind that only a later release knows are not."""
+        self._rows += [(sys.intern(kind), body.encode()) for kind, body in found if kind in KINDS]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
-            return Entities(self._rows[place])
-        return read_entity(*self._rows[place])
+            return [self[number] for number in range(*place.indices(len(self)))]
+        kind, body = self._rows[place]
+        return _DECODERS[kind].decode(body)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

@@ -70,8 +70,11 @@ class SqliteStore:
             revision = Revision(found[0] if found else 0)
             if revision == seen:
                 return revision, rows.Entities(())
-            changed = await db.execute_fetchall(rows.SELECT_CHANGES, (seen,))
-        return revision, rows.Entities((kind, body) for kind, body in changed)
+            entities = rows.Entities()
+            async with db.execute(rows.SELECT_CHANGES, (seen,)) as cursor:
+                while some := await cursor.fetchmany(rows.BATCH):
+                    entities.add(some)
+        return revision, entities
 
     async def commit(self, change: Change, entry: AuditEntry, based_on: Revision) -> Revision:
         """See `Store.commit`.
