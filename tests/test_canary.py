@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from maskinporten.administration import administer
+from maskinporten.cli import main
 from maskinporten.domain.canary import call_back, put_on_canary
 from maskinporten.domain.registry import Change, Registry
 from maskinporten.domain.rotation import DAY, RotationPolicy
 from maskinporten.domain.signing import takes_part
 from maskinporten.errors import InvalidInput
 from tests.conftest import Starter
-from tests.test_cli import run, serving
+from tests.test_cli import serving
 from tests.world import CONSUMER, NOW, Server, assertion, client
 
 POLICY = RotationPolicy()
@@ -90,40 +91,46 @@ async def test_shares_that_are_none_stop_the_start(
         await start(rotation_canary=shares)
 
 
-def test_by_hand_on_a_running_database(tmp_path: Path) -> None:
+def test_by_hand_on_a_running_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The words an operator reads: too early, on, and back; and who has fetched the next key."""
-    settings = serving(tmp_path)
-    assert run("check", **settings).returncode == 0
-    early = run("keys", "canary", "10", **settings)
-    assert early.returncode == 1
-    assert "may not sign before" in early.stderr
-    for wrong in ("100", "0", "x", "-1"):
-        refused = run("keys", "canary", "--", wrong, **settings)
-        assert (refused.returncode, "1 to 99" in refused.stderr) == (1, True), refused.stderr
-    unknown = run("keys", "canary", "10", "--key", "stranger", **settings)
-    assert "no keys are named stranger" in unknown.stderr
-    assert run("keys", "canary", "off", **settings).stdout == "no key was on canary\n"
+    for name, value in serving(tmp_path, ROTATION_EVIDENCE="80").items():
+        monkeypatch.setenv(f"MASKINPORTEN_{name}", value)
 
-    spare = next(
-        key for key in json.loads(run("keys", "list", "--json", **settings).stdout)
-        if key["stage"] == "prepared"
-    )["kid"]  # fmt: skip
+    def run(*arguments: str) -> tuple[int, str]:
+        code = main(arguments)
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    assert run("check")[0] == 0
+    code, said = run("keys", "canary", "10")
+    assert (code, "may not sign before" in said) == (1, True), said
+    for wrong in ("100", "0", "x", "-1", "\N{SUPERSCRIPT TWO}"):
+        code, said = run("keys", "canary", "--", wrong)
+        assert (code, "1 to 99" in said) == (1, True), said
+    assert "no keys are named stranger" in run("keys", "canary", "10", "--key", "stranger")[1]
+    assert run("keys", "canary", "off") == (0, "no key was on canary\n")
+
+    keys = json.loads(run("keys", "list", "--json")[1])
+    (spare,) = (key["kid"] for key in keys if key["stage"] == "prepared")
     with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as db:
         select = "SELECT body FROM entity WHERE kind = 'signing_key' AND id = ?"
         body = json.loads(db.execute(select, (spare,)).fetchone()[0])
         body["prepared"] -= POLICY.lead
         db.execute("UPDATE entity SET body = ? WHERE id = ?", (json.dumps(body), spare))
         seen = int(time.time())
-        for library, kid in (("has/1", spare), ("lacks/1", "old")):
+        callers = [("has/1", spare), *((f"lacks/{n}", "old") for n in range(11))]
+        for library, kid in callers:
             values = (library, "10.0.0.0/16", kid, seen)
             db.execute("INSERT INTO jwk_fetch VALUES (?, ?, ?, ?)", values)
-    on = run("keys", "canary", "10%", "--key", spare[:8], **settings)
-    assert f"{spare} signs for 10 % of the clients since" in on.stdout, on.stderr
-    status = run("keys", "status", **settings, ROTATION_EVIDENCE="80").stdout
-    assert f"1 of 2 callers of /jwk seen in 7 days (50 %) have fetched {spare}" in status
-    assert "not yet: lacks/1 from 10.0.0.0/16, last seen" in status
-    assert "it waits for 80 % of them" in status
-    assert f"{spare} signs for 10 %" in status
-    off = run("keys", "canary", "off", **settings)
-    assert f"{spare} was called back" in off.stdout
-    assert f"{spare} was called back" in run("keys", "status", **settings).stdout
+    code, said = run("keys", "canary", "10%", "--key", spare[:8])
+    assert (code, f"{spare} signs for 10 % of the clients since" in said) == (0, True), said
+    said = run("keys", "status")[1]
+    assert f"1 of 12 callers of /jwk seen in 7 days (8 %) have fetched {spare}" in said
+    assert "not yet: lacks/0 from 10.0.0.0/16, last seen" in said
+    assert "and 1 more" in said
+    assert "it waits for 80 % of them" in said
+    assert f"{spare} signs for 10 %" in said
+    assert f"{spare} was called back" in run("keys", "canary", "off")[1]
+    assert f"{spare} was called back" in run("keys", "status")[1]

@@ -305,3 +305,37 @@ def test_kill_9_in_the_middle_of_any_step_leaves_a_consistent_set(tmp_path: Path
     stages = Counter(key.stage for key in signing_keys(url))
     assert (stages[Stage.ACTIVE], stages[Stage.PREPARED] >= 1) == (1, True)
     assert set(acts) - {""} >= {"prepare", "activate"}
+
+
+def test_kill_9_of_a_server_that_rotates_under_load_loses_no_key(tmp_path: Path) -> None:
+    """Both workers at once, at moments of chance after a step is due; tokens survive it."""
+    tell(tmp_path, NOW)
+    clock = Clock(NOW)
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}/"
+    settings = serving(tmp_path, ISSUER=issuer, PORT=str(port), WORKERS="2", **SETTINGS)
+    world = document()
+    world["clients"] = [client("c", CONSUMER, "skatt:open", access_token_lifetime=DAY)]
+    applied = run("apply", written(tmp_path, world), DATABASE_URL=database(tmp_path))
+    assert applied.returncode == 0, applied.stderr
+    tokens: list[tuple[float, str]] = []
+    for _ in range(4):
+        for path in tmp_path.glob("seen-*"):
+            path.unlink()
+        with moving("serve", tmp_path, **settings):
+            wait_until_ready(issuer)
+            settle(tmp_path, clock)
+            key_set = KeySet.import_key_set(httpx.get(f"{issuer}jwk").json())
+            for until, token in tokens:
+                if clock() < until:
+                    joserfc_jwt.decode(token, key_set, algorithms=["RS256"])
+            now = int(clock())
+            grant = assertion("c", scope="skatt:open", aud=issuer, iat=now, exp=now + 110)
+            answer = httpx.post(f"{issuer}token", data=form(grant), timeout=60)
+            tokens.append((now + DAY, answer.json()["access_token"]))
+            clock.now += POLICY.period / 2
+            tell(tmp_path, clock.now)
+            time.sleep(random.choice([0, 0.1, 0.2, 0.3, 0.4]))  # noqa: S311
+        stages = Counter(key.stage for key in signing_keys(database(tmp_path)))
+        assert stages[Stage.ACTIVE] == 1, stages
+    assert sum(key.activated > 0 for key in signing_keys(database(tmp_path))) >= 2

@@ -77,8 +77,8 @@ def _standing(key: SealedKey) -> list[str]:
         since = instant(key.canary_at)
         return [f"{key.kid} signs for {key.canary} % of the clients since {since}"]
     if key.called_back:
-        at = instant(key.canary_at)
-        return [f"{key.kid} was called back at {at}, and is not activated by itself any more"]
+        told = f"{key.kid} was called back at {instant(key.canary_at)}"
+        return [f"{told}, and is not activated by itself; `keys retire` ends it"]
     return []
 
 

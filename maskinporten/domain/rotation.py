@@ -194,7 +194,7 @@ def removal_at(key: SealedKey, policy: RotationPolicy) -> int:
 
 
 def activation_at(keys: Sequence[SealedKey], policy: RotationPolicy) -> int | None:
-    """When the next key begins to sign by itself; None where that is left to an operator."""
+    """When the next key becomes the active one by itself; None where an operator decides."""
     active = of_stage(keys, Stage.ACTIVE)
     coming = next_key(keys)
     if not policy.period or not active or coming is None:
