@@ -103,9 +103,10 @@ def with_answers(told: Explanation, confirmations: Sequence[Confirmation]) -> Ex
     }
     weighed = []
     for rule in told.weighed:
-        found = said.get(ScopeName(rule.rule.partition(": ")[0]))
-        if rule.verdict is not Verdict.OPEN:
-            weighed.append(rule)
+        name = ScopeName(rule.rule.partition(": ")[0])
+        found = said.get(name)
+        if rule.verdict is not Verdict.OPEN or name not in told.delegation.scopes:
+            weighed.append(rule)  # settled, or open for another reason: a certificate
         elif found is None:
             sentence = "There is no line to its delegation source."
             remedy = "name the source in MASKINPORTEN_ALTINN", "whoever runs this server"

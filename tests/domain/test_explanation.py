@@ -266,6 +266,20 @@ def test_the_delegation_source_decides_once_asked(
     assert with_answers(plain, said) == plain
 
 
+def test_what_altinn_says_settles_nothing_about_a_certificate() -> None:
+    """A supplier without a registered key: the certificate stays open, whatever Altinn answers."""
+    vendor = replace(WORLD.clients["vendor"], keys=())  # type: ignore[index]
+    world = WORLD.with_entities(Revision(2), [vendor])
+    question = Question(client_id="vendor", scope="skatt:delegert", consumer_org=CONSUMER)
+    told = explain(question, world, NOW)
+
+    decided = with_answers(told, ())
+
+    open_rules = [w.rule for w in decided.weighed if w.verdict is Verdict.OPEN]
+    assert open_rules == ["the grant's key speaks for the client"]
+    assert decided.reason is Reason.SCOPE_NOT_DELEGATED
+
+
 @pytest.mark.parametrize(("later", "outcome"), [(-1, "granted"), (0, "refused")])
 def test_a_key_is_weighed_at_the_time_asked_about(later: int, outcome: str) -> None:
     """The last second of a key, and the next."""

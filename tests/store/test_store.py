@@ -426,3 +426,21 @@ async def test_the_trail_of_one_entity(opener: Open) -> None:
     assert [r.revision for r in await store.audit_trail("prefix/a", None, 9)] == [3, 1]
     assert [r.revision for r in await store.audit_trail("prefix/a", Revision(3), 9)] == [1]
     await store.close()
+
+
+async def test_an_older_trail_is_found_by_its_entities_too(url: str) -> None:
+    """What an earlier release wrote is put in the index by the migration."""
+    older = [text for number, text in rows.migrations("sqlite") if number < 5]
+    statements = [part for text in older for part in text.split(";") if part.strip()]
+    await execute(url, "CREATE TABLE schema_version (n BIGINT NOT NULL)")
+    for statement in [*statements, "INSERT INTO schema_version (n) VALUES (4)"]:
+        await execute(url, statement)
+    made = replace(entry("old"), after={"client/a": {"description": "nul \0"}, "client/b": {}})
+    await execute(url, rows.INSERT_AUDIT, 1, NOW, rows.audit_body(made))
+
+    store = await open_store(url)
+    await store.migrate()
+
+    for label in ("client/a", "client/b"):
+        assert [r.revision for r in await store.audit_trail(label, None, 9)] == [1]
+    await store.close()

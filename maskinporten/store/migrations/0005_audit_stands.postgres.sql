@@ -8,3 +8,6 @@ CREATE TRIGGER audit_stands BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
     FOR EACH STATEMENT EXECUTE FUNCTION audit_is_never_rewritten();
 CREATE TRIGGER audit_subject_stands BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_subject
     FOR EACH STATEMENT EXECUTE FUNCTION audit_is_never_rewritten();
+INSERT INTO audit_subject (subject, revision)
+SELECT json_object_keys(replace(body, '\u0000', '\u0001')::json -> 'after'), revision FROM audit
+ON CONFLICT DO NOTHING;
