@@ -9,14 +9,17 @@ import fcntl
 import mmap
 import os
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
 MAX_WORKERS: Final = 128
 _LATENCY_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # s
-_CELL: Final = Struct("=d")
+_BUCKETS: Final = tuple(f'le="{bound}"' for bound in (*_LATENCY_BOUNDS, "+Inf"))
+_BUCKET: Final = "maskinporten_token_seconds_bucket"
+_COUNT: Final = "maskinporten_token_seconds_count"
+_CELL: Final = 8  # octets of a float
 
 
 class Metrics:
@@ -38,21 +41,21 @@ class Metrics:
         for name, label, values in _catalogue(refusals, methods, authorities):
             for value in values:
                 self._cells[name, f'{label}="{value}"' if label else ""] = len(self._cells)
-        width = len(self._cells) * _CELL.size
+        width = len(self._cells) * _CELL
         self._file = path.open("r+b") if path else tempfile.TemporaryFile()  # noqa: SIM115
         self._file.truncate(max(os.fstat(self._file.fileno()).st_size, width * MAX_WORKERS))
         self._map = mmap.mmap(self._file.fileno(), width * MAX_WORKERS)
-        self._width = width
+        self._width = len(self._cells)
+        self._numbers = memoryview(self._map).cast("d")
         self._row = self._claim_row()
 
     def add(self, name: str, value: str = "", amount: float = 1.0) -> None:
         """Count up. `value` is the label, written `label="value"`."""
-        place = self._row + self._cells[name, value] * _CELL.size
-        _CELL.pack_into(self._map, place, _CELL.unpack_from(self._map, place)[0] + amount)
+        self._numbers[self._row + self._cells[name, value]] += amount
 
     def put(self, name: str, amount: float, value: str = "") -> None:
         """Set a gauge."""
-        _CELL.pack_into(self._map, self._row + self._cells[name, value] * _CELL.size, amount)
+        self._numbers[self._row + self._cells[name, value]] = amount
 
     def token_issued(self, method: str, seconds: float) -> None:
         """A token was issued to a caller who proved itself by `method`, in `seconds`."""
@@ -65,20 +68,21 @@ class Metrics:
         self._observe(seconds)
 
     def _observe(self, seconds: float) -> None:
-        for bound in _LATENCY_BOUNDS:
-            if seconds <= bound:
-                self.add("maskinporten_token_seconds_bucket", f'le="{bound}"')
-        self.add("maskinporten_token_seconds_bucket", 'le="+Inf"')
-        self.add("maskinporten_token_seconds_count")
+        """Into one bucket; whoever reads adds the lower ones to it."""
+        self.add(_BUCKET, _BUCKETS[bisect_left(_LATENCY_BOUNDS, seconds)])
         self.add("maskinporten_token_seconds_sum", amount=seconds)
 
     def value(self, name: str, value: str = "") -> float:
         """The node's figure: rows added up, or their maximum where it is a gauge."""
-        offset = self._cells[name, value] * _CELL.size
-        rows = (
-            _CELL.unpack_from(self._map, row * self._width + offset)[0]
-            for row in range(MAX_WORKERS)
-        )
+        if name == _COUNT:
+            name, value = _BUCKET, _BUCKETS[-1]
+        if name == _BUCKET:
+            lower = _BUCKETS[: _BUCKETS.index(value) + 1]
+            return sum(self._over_rows(_BUCKET, bucket) for bucket in lower)
+        return self._over_rows(name, value)
+
+    def _over_rows(self, name: str, value: str) -> float:
+        rows = self._numbers[self._cells[name, value] :: self._width].tolist()
         return float(max(rows) if name in GAUGES else sum(rows))
 
     def exposition(self) -> str:
@@ -95,19 +99,20 @@ class Metrics:
 
     def close(self) -> None:
         """Give the row back."""
+        self._numbers.release()
         self._map.close()
         self._file.close()
 
     def _claim_row(self) -> int:
         for row in range(MAX_WORKERS):
-            start = row * self._width
+            width = self._width * _CELL
             try:
                 fcntl.lockf(
-                    self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, self._width, start, os.SEEK_SET
+                    self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, width, row * width, os.SEEK_SET
                 )
             except OSError:
                 continue
-            return start
+            return row * self._width
         raise RuntimeError(f"more than {MAX_WORKERS} workers share one metrics file")
 
 
@@ -154,9 +159,8 @@ def _catalogue(
 ) -> Iterator[tuple[str, str, Sequence[str]]]:
     yield "maskinporten_tokens_issued_total", "client_amr", methods
     yield "maskinporten_tokens_refused_total", "reason", refusals
-    bounds = [*map(str, _LATENCY_BOUNDS), "+Inf"]
-    yield "maskinporten_token_seconds_bucket", "le", bounds
-    yield "maskinporten_token_seconds_count", "", [""]
+    yield _BUCKET, "le", [*map(str, _LATENCY_BOUNDS), "+Inf"]
+    yield _COUNT, "", [""]
     yield "maskinporten_token_seconds_sum", "", [""]
     yield "maskinporten_grants_spent_locally_total", "", [""]
     yield _ALTINN, "outcome", _ALTINN_OUTCOMES
