@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from maskinporten.domain.selfservice import case
 from tests.conftest import Starter
 from tests.selfservice.organisations import (
     Organisation,
@@ -317,3 +320,25 @@ async def test_new_scopes_can_be_registered_at_once(start: Starter) -> None:
 
     assert refused.status_code == 400
     assert "no access" in sentences(refused)["scopes[0]"]
+
+
+async def test_an_organisation_cannot_fill_the_memory(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit nothing new is made; what is there can still be changed."""
+    own = await begin(start)
+    held = own.server.services.replica.registry
+    for shelf, member, method, path, body in (
+        ("clients", "client_orgno", "POST", "/clients", minimal()),
+        ("scopes", "owner_orgno", "POST", "/scopes", KRR),
+        ("accesses", "owner_orgno", "PUT", f"/scopes/access/{STRANGER}?scope=skatt:kort", None),
+    ):
+        limit = len(held.names(shelf, member, PROVIDER))
+        monkeypatch.setattr(case, "MAX_OWNED", limit)
+        refused = await own.call(method, path, body)
+        assert (refused.status_code, "at most" in refused.text) == (409, True)
+        monkeypatch.setattr(case, "MAX_OWNED", limit + 1)
+        assert (await own.call(method, path, body)).is_success
+    assert (await own.call("PUT", "/scopes?scope=skatt:kort", {"at_max_age": 9})).is_success
+    again = f"/scopes/access/{CONSUMER}?scope=skatt:kort"
+    assert (await own.call("PUT", again)).is_success

@@ -70,6 +70,8 @@ def grant(case: Case, scope_name: str, consumer_orgno: str) -> Decision:
         conflict("The scope is deactivated; PUT it with active: true first")
     made = ScopeAccess(scope=scope.name, owner_orgno=scope.owner_orgno, consumer_orgno=consumer)
     before = case.registry.accesses.get((scope.name, consumer))
+    if before is None:
+        case.verify_room("accesses", "owner_orgno")
     return case.decide(dated(made, before, {}, case.now))
 
 

@@ -16,6 +16,7 @@ from maskinporten.domain.scope import Prefix, Scope, ScopeName
 from maskinporten.domain.selfservice.caller import SUPPLIER, Caller, Right
 from maskinporten.errors import InvalidInput, Reason, Refused
 
+MAX_OWNED: Final = 100_000  # things of a kind that an organisation makes; all lie in memory
 T = TypeVar("T")
 Sparse = Iterable[T | None]
 """A listing with a None for each thing that was looked at and does not belong there.
@@ -92,6 +93,11 @@ class Case:
         """Raises Refused: CHANGED_MEANWHILE, unless `If-Match` fits (RFC 9110 section 13.1.1)."""
         if self.if_match is not None and not self.if_match & {"*", entity_tag(current)}:
             raise Refused(Reason.CHANGED_MEANWHILE)
+
+    def verify_room(self, shelf: str, member: str) -> None:
+        """Raises Refused: STATE_CONFLICT, where the organisation has as much as it may make."""
+        if len(self.registry.names(shelf, member, self.caller.orgno)) >= MAX_OWNED:
+            conflict(f"An organisation has at most {MAX_OWNED} {shelf}, deactivated ones included")
 
     def decide(self, entity: Entity, shown: Any = None) -> Decision:
         """The decision to have the entity as it is given; shown as `shown`, or as it is."""

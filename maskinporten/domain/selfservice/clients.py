@@ -93,6 +93,8 @@ def make_client(
             conflict("There is a client with this client_id")
     client = declare_client(reader, members, {}, case.now)
     if client is not None:
+        supplied = client.client_orgno != case.caller.orgno
+        case.verify_room("clients", "supplier_orgno" if supplied else "client_orgno")
         client = replace(client, request=request)
         verify_client_scopes(reader, client, None, case.registry.scopes, case.registry.accesses)
     verify_flawless(reader)

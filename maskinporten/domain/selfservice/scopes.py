@@ -103,6 +103,7 @@ def make_scope(case: Case, data: Any) -> Decision:
                 conflict("The scope is deactivated; PUT it with active: true to bring it back")
             if standing is not None:
                 conflict("There is a scope of this name")
+    case.verify_room("scopes", "owner_orgno")
     scope = declare_scope(reader, members, {}, case.registry.prefixes, case.now)
     return _judged(case, reader, scope)
 
