@@ -82,7 +82,7 @@ def weigh(
     yield from parties
     found = [(name, registry.scopes.get(name)) for name in scopes]
     for name, scope in found:
-        yield _on_client(name, scope, client)
+        yield _on_client(name, scope, client, viewer)
     for name, scope in found:
         yield _for_kind(name, scope, client, viewer)
     for name, scope in found:
@@ -250,18 +250,22 @@ def _weigh_parties(
     ]
 
 
-def _on_client(name: ScopeName, scope: Scope | None, client: Client | None) -> Weighed:
+def _on_client(
+    name: ScopeName, scope: Scope | None, client: Client | None, viewer: OrgNo | None
+) -> Weighed:
     rule, reason = (
         f"{name}: exists, is active, and stands on the client",
         Reason.SCOPE_NOT_ON_CLIENT,
     )
     if client is None:
         return _untold(rule)
-    if name not in client.scopes:
+    nowhere = scope is None and viewer is None
+    if name not in client.scopes and not nowhere:
         # The same whether the scope exists or not: a client's owner may not know of it.
-        return _fails(rule, "The scope is not registered on the client.", reason,
-                      "add the scope to the client, once it exists and is open to the "
-                      "organisation", _owner(client))  # fmt: skip
+        remedy = "add the scope to the client, once it exists and is open to the organisation"
+        return _fails(
+            rule, "The scope is not registered on the client.", reason, remedy, _owner(client)
+        )
     if scope is None:
         return _fails(rule, "There is no such scope.", reason, "correct the name", _owner(client))
     if not scope.active:

@@ -306,6 +306,8 @@ def test_a_private_scope_and_a_missing_one_look_alike_to_others() -> None:
         for answer, name in zip(told, ("skatt:hemmelig", "skatt:finnes-ikke"), strict=True)
     ]
     assert seen[0] == seen[1]
+    operator = explain(told[1].question, hidden(), NOW)
+    assert "There is no such scope." in [w.sentence for w in operator.weighed]
     owner = explain(told[0].question, hidden(), NOW, viewer=PROVIDER)  # type: ignore[arg-type]
     assert "has not given" in owner.weighed[-1].sentence
 
