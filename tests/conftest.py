@@ -13,6 +13,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
+from tests.postgres import Postgres
 from tests.world import Server, running
 
 Starter = Callable[..., Coroutine[Any, Any, Server]]
@@ -55,14 +56,42 @@ def postgres() -> Iterator[str]:
     # Not below the tests' own folder, which every other run closes to the server's user again.
     with tempfile.TemporaryDirectory(prefix="maskinporten-postgres-") as folder:
         server = get_server(Path(folder), cleanup_mode="stop")
+        asyncio.run(_care_less(server.get_uri()))
         yield server.get_uri()
         server.cleanup()
+
+
+async def _care_less(server: str) -> None:
+    """What no test can see is not waited for: that the disk has kept it through a power cut."""
+    connection = await asyncpg.connect(server)
+    await connection.execute("ALTER SYSTEM SET fsync = off")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close()
 
 
 @pytest.fixture
 def postgres_url(postgres: str, runner: asyncio.Runner) -> str:
     """A fresh database."""
     return runner.run(_fresh_database(postgres))
+
+
+@pytest.fixture(scope="session")
+def system_postgres() -> Iterator[Postgres]:
+    """The PostgreSQL of the system's packages, a server of this run."""
+    with tempfile.TemporaryDirectory(prefix="maskinporten-system-") as folder:
+        server = Postgres(Path(folder))
+        server.make()
+        server.start()
+        yield server
+        server.close()
+
+
+@pytest.fixture
+def system_postgres_url(system_postgres: Postgres, runner: asyncio.Runner) -> str:
+    """A fresh database there."""
+    name = f"test_{secrets.token_hex(6)}"
+    runner.run(_create(system_postgres.url(), name))
+    return system_postgres.url(name)
 
 
 @pytest.fixture
@@ -73,10 +102,14 @@ def other_postgres_url(postgres: str, runner: asyncio.Runner) -> str:
 
 async def _fresh_database(server: str) -> str:
     name = f"test_{secrets.token_hex(6)}"
+    await _create(server, name)
+    return server.replace("/postgres?", f"/{name}?")
+
+
+async def _create(server: str, name: str) -> None:
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
-    return server.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ It does not run as root: then its processes are the user `postgres`, whom the pa
 
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster import DEADLINE, free_port
-
+DEADLINE: Final = 60.0  # seconds
 SUPERUSER: Final = "postgres"
 
 
@@ -27,7 +27,9 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.port = free_port()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:
             self._user = {"user": SUPERUSER, "group": SUPERUSER, "extra_groups": []}

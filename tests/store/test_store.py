@@ -31,12 +31,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "postgresql of the system"])
 def url(request: pytest.FixtureRequest, folder: Path) -> str:
-    """A fresh database of each kind."""
+    """A fresh database of each kind: SQLite, the newest PostgreSQL, and the oldest we promise."""
     if request.param == "sqlite":
         return f"sqlite:///{folder / 'registry.db'}"
-    found: str = request.getfixturevalue("postgres_url")
+    name = "postgres_url" if request.param == "postgresql" else "system_postgres_url"
+    found: str = request.getfixturevalue(name)
     return found
 
 
@@ -179,21 +180,34 @@ async def test_a_batch_tells_the_spent_from_the_fresh(opener: Open) -> None:
     await again.close()
 
 
-async def test_spent_grants_stay_bounded_over_a_day(opener: Open, url: str) -> None:
-    """What expired leaves by itself, whatever the callers do (attack 16)."""
-    store = await opener()
-    step, batch = 60, 16
-    for minute in range(24 * 60):
-        now = NOW + step * minute
-        keys = [bytes([minute % 256, minute // 256, n]).ljust(32) for n in range(batch)]
-        assert len(await store.spend_grants([Spending(k, now + 130) for k in keys], now)) == batch
-
-    tables = ["spent_grant"] if url.startswith("sqlite") else [f"spent_grant_{n}" for n in range(3)]
-    counts = [
-        (await execute(url, f"SELECT count(*) FROM {table}"))[0][0]  # noqa: S608 - our own names
-        for table in tables
+async def _size(url: str) -> tuple[int, int]:
+    """Rows of spent grants, and octets that they and their indexes take on the disk."""
+    if url.startswith("sqlite"):
+        rows_there = (await execute(url, "SELECT count(*) FROM spent_grant"))[0][0]
+        pages = (await execute(url, "PRAGMA page_count"))[0][0]
+        return rows_there, pages * 4096
+    names = [f"spent_grant_{n}" for n in range(3)]
+    found = [
+        (await execute(url, f"SELECT count(*), pg_total_relation_size('{name}') FROM {name}"))[0]  # noqa: S608 - ours
+        for name in names
     ]
-    assert sum(counts) <= batch * 30  # of 23,040: at most half an hour's, on its way out
+    return sum(count for count, _ in found), sum(octets for _, octets in found)
+
+
+async def test_spent_grants_stay_bounded_over_a_week(opener: Open, url: str) -> None:
+    """What expired leaves by itself, whatever callers do; the disk does not grow (attack 16)."""
+    store = await opener()
+    step, batch, sizes = 300, 16, []
+    for number in range(7 * 24 * 12):
+        now = NOW + step * number
+        keys = [number.to_bytes(2, "big").ljust(31) + bytes([n]) for n in range(batch)]
+        assert len(await store.spend_grants([Spending(k, now + 130) for k in keys], now)) == batch
+        if number % (24 * 12) == 200:
+            sizes.append(await _size(url))
+
+    assert len(sizes) == 7
+    assert max(count for count, _ in sizes) <= batch * 30  # of 32,256, on their way out
+    assert max(octets for _, octets in sizes) <= 2 * sizes[0][1]
     await store.close()
 
 
