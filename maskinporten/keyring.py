@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -52,7 +52,7 @@ class KeyDoesNotOpen(Exception):
 
 
 class KeyNotInToken(KeyDoesNotOpen):
-    """A stored signing key lies in a PKCS #11 token that is not this one."""
+    """A stored signing key lies in a PKCS #11 token that is not this one, or does not answer."""
 
 
 class LocalKey:
@@ -201,6 +201,13 @@ class Keyring:
         if not gone:
             _log.error("the private half of %s must be destroyed by hand: %s", key.kid, key.token)
 
+    def forget(self, made: Iterable[SealedKey], written: Iterable[object]) -> None:
+        """Of the keys that were made, destroy those in a token that were not written after all."""
+        kept = {key.kid for key in written if isinstance(key, SealedKey)}
+        for key in made:
+            if key.kid not in kept:
+                self.destroy(key)
+
     def seal_key(
         self, private_key: rsa.RSAPrivateKey, chain: Sequence[bytes], now: int
     ) -> SealedKey:
@@ -249,9 +256,11 @@ class Keyring:
         return base64.b64encode(sealed).decode()
 
     def open(self, key: SealedKey) -> SigningKey:
-        """A stored key, ready to sign. Raises KeyDoesNotOpen, Unavailable."""
+        """A stored key, ready to sign. Raises KeyDoesNotOpen."""
         if key.token:
-            found = self._token.find(key) if self._token else None
+            found = None
+            with contextlib.suppress(Unavailable):
+                found = self._token.find(key) if self._token else None
             if found is None:
                 raise KeyNotInToken(key.kid)
             return found

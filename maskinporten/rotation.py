@@ -104,7 +104,11 @@ class Rotation:
 
         caller = {"kind": "server"}
         command = f"keys: {step.act}"
-        _, change = await administer(self._store, self._replica, decide, caller, command, now)
+        change = Change(())
+        try:
+            _, change = await administer(self._store, self._replica, decide, caller, command, now)
+        finally:
+            self._keyring.forget(fresh, change.entities)
         if change.entities:
             _log.info("signing keys: %s %s", step.act, step.kid)
             if step.act is Act.REMOVE:

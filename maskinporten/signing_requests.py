@@ -49,20 +49,24 @@ def write_request(path: Path, pem: bytes) -> None:
 
 
 def import_certificate(
-    path: Path,
+    paths: Sequence[Path],
     password_file: Path | None,
     keyring: Keyring,
     registry: Registry,
     policy: RotationPolicy,
     now: int,
 ) -> tuple[SealedKey, SigningRequest | None]:
-    """The prepared key that the file makes, and the request it answers, closed.
+    """The prepared key that the files make, and the request they answer, closed.
 
     A PKCS #12 brings its own key. Raises StepRefused with one sentence, InvalidInput.
     """
-    octets = _read(path)
     password = _read(password_file).rstrip(b"\r\n") if password_file else None
-    certificates, private_key = _parse(octets, password)
+    certificates: list[Certificate] = []
+    private_key = None
+    for path in paths:
+        found, brought = _parse(_read(path), password)
+        certificates += found
+        private_key = private_key or brought
     request = None
     if private_key is None:
         request = _answered(certificates, registry)

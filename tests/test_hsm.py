@@ -13,12 +13,14 @@ import pytest
 from cryptography import x509
 from pkcs11 import Attribute, ObjectClass
 
+from maskinporten.app import open_keyring
 from maskinporten.domain.registry import Registry, Revision
 from maskinporten.domain.rotation import RotationPolicy
 from maskinporten.domain.signing import SealedKey, Stage, published
 from maskinporten.errors import InvalidInput
 from maskinporten.hsm import Token
 from maskinporten.keyring import KeyNotInToken, Keyring
+from maskinporten.settings import Settings
 from tests.test_cli import run, serving
 from tests.test_keys import keys, kids, live, refused, until
 from tests.world import ISSUER, NOW
@@ -104,6 +106,17 @@ def test_a_destroyed_key_does_not_open(token: Token) -> None:
         keyring(token).load(holding(made))
 
 
+def test_a_key_that_nobody_wrote_is_not_left_in_the_token(token: Token) -> None:
+    """Of many workers that make a key at once, one is right; the others clean up."""
+    ring = keyring(token)
+    kept, lost = ring.prepare(NOW, 2048), ring.prepare(NOW, 2048)
+    ring.forget([kept, lost], [kept])
+
+    ring.open(kept)
+    with pytest.raises(KeyNotInToken):
+        ring.open(lost)
+
+
 # The library closes its search on the dead session once more, and Python tells of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_lost_session_is_opened_again(token: Token) -> None:
@@ -121,19 +134,26 @@ WRONG = [
     pytest.param({"PKCS11_TOKEN": "other"}, "no token labelled 'other'", id="no token"),
     pytest.param({"PKCS11_TOKEN": ""}, "needs MASKINPORTEN_PKCS11_TOKEN", id="no label"),
     pytest.param({"PKCS11_PIN_FILE": "/no/such"}, "cannot be read", id="no PIN"),
-    pytest.param({"PKCS11_PIN_FILE": __file__}, "PIN is wrong", id="another PIN"),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), WRONG)
-def test_a_token_that_cannot_be_used_is_one_sentence_at_start(
+def test_a_token_that_cannot_be_used_is_one_sentence(
     tmp_path: Path, softhsm: dict[str, str], wrong: dict[str, str], sentence: str
 ) -> None:
-    """Before anything is served."""
-    failed = run("check", **serving(tmp_path, **softhsm) | wrong)
+    """Which setting, and what is wrong with it."""
+    chosen = {**serving(tmp_path), **softhsm, **wrong}
+    environ = {f"MASKINPORTEN_{name}": value for name, value in chosen.items()}
+    with pytest.raises(InvalidInput, match=sentence) as refusal:
+        open_keyring(Settings.from_environ(environ), RotationPolicy())
+    assert len(refusal.value.faults) == 1
 
-    assert failed.returncode == 1
-    assert sentence in failed.stderr
+
+def test_another_pin_is_one_sentence_at_start(tmp_path: Path, softhsm: dict[str, str]) -> None:
+    """Before anything is served."""
+    failed = run("check", **{**serving(tmp_path), **softhsm, "PKCS11_PIN_FILE": __file__})
+
+    assert (failed.returncode, "PIN is wrong" in failed.stderr) == (1, True)
     assert len(failed.stderr.strip().splitlines()) == 1, failed.stderr
 
 

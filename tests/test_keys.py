@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import shlex
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -202,6 +203,47 @@ def test_a_certificate_of_an_authority(tmp_path: Path) -> None:
     assert imported in said
     assert kids("retired", **settings) == [spare]
     assert "made here" in refused("import", str(answer), **settings)
+
+
+def test_a_request_is_given_up_and_a_chain_may_lie_in_several_files(tmp_path: Path) -> None:
+    """The private half is gone; another request is answered by a leaf and its issuer apart."""
+    settings = serving(tmp_path)
+    keys("prepare", **settings)
+    request = tmp_path / "request.pem"
+    asked = keys("csr", "--bits", "2048", "--out", str(request), **settings)
+    kid = re.split(r"request for |, whose", asked)[1]
+    assert "given up" in keys("remove", "--", kid, **settings)
+    chain = issued(request, int(time.time()))
+    files = [tmp_path / f"{number}.der" for number in range(2)]
+    for file, certificate in zip(files, chain, strict=False):
+        file.write_bytes(certificate.public_bytes(Encoding.DER))
+    assert "made here" in refused("import", *map(str, files), **settings)
+
+    keys("csr", "--out", str(request), **settings)
+    files[0].write_bytes(issued(request, int(time.time()))[0].public_bytes(Encoding.DER))
+    assert "is not in the file" in refused("import", str(files[0]), **settings)
+    assert "signs next" in keys("import", *map(str, files), **settings)
+
+
+def test_a_key_that_does_not_open_can_be_revoked(tmp_path: Path) -> None:
+    """A row was tampered with (attack 37): no server starts on it, and the way out is open."""
+    settings = serving(tmp_path)
+    assert run("check", **settings).returncode == 0
+    (active,), (spare,) = kids("active", **settings), kids("prepared", **settings)
+    with sqlite3.connect(tmp_path / "registry.db") as database:
+        swap = (
+            "UPDATE entity SET body = json_set(body, '$.sealed', (SELECT json_extract(body, "
+            "'$.sealed') FROM entity WHERE id = ?)) WHERE id = ?"
+        )
+        database.execute(swap, (spare, active))
+    database.close()
+    assert "does not open" in run("check", **settings).stderr
+    assert "does not open" in refused("rotate", **settings)
+
+    keys("revoke", "--yes", "--", active, **settings)
+
+    assert kids("active", **settings) == [spare]
+    assert run("check", **settings).returncode == 0
 
 
 def test_a_pkcs12_brings_its_own_key_and_signs(tmp_path: Path) -> None:

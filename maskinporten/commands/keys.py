@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from maskinporten.domain.keystep import (
 )
 from maskinporten.domain.registry import Change, Registry
 from maskinporten.domain.rotation import RotationPolicy, activation_at, of_stage, ready_at
-from maskinporten.domain.signing import PUBLISHED, SealedKey, Stage
+from maskinporten.domain.signing import PUBLISHED, SealedKey, SigningRequest, Stage
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.keyring import Keyring
 from maskinporten.replica import Replica
@@ -72,8 +72,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
-    """The keys of the settings' database. Raises KeyDoesNotOpen before anything is sealed anew."""
+async def bench(leaving: str = "") -> AsyncIterator[Bench]:
+    """The keys of the settings' database. Raises KeyDoesNotOpen before anything is sealed anew.
+
+    The key whose name begins with `leaving` need not open: it is on its way out.
+    """
     settings = Settings.from_environ()
     policy = rotation_policy(settings)
     store = await open_store(settings.database_url, settings.sqlite_synchronous)
@@ -81,7 +84,13 @@ async def bench() -> AsyncIterator[Bench]:
         await store.migrate()
         keyring = open_keyring(settings, policy)
         replica = Replica(store, time.time)
-        keyring.load(await replica.catch_up())
+        registry = await replica.catch_up()
+        keys = [
+            key
+            for key in registry.signing_keys.values()
+            if not leaving or not key.kid.startswith(leaving)
+        ]
+        keyring.load(Registry().with_entities(registry.revision, keys))
         yield Bench(settings, policy, store, replica, keyring)
     finally:
         await store.close()
@@ -122,12 +131,16 @@ def add_parser(commands: Any) -> None:
 def _add_certificate_parts(parts: Any) -> None:
     csr = parts.add_parser("csr", help="a new key, and a request for its certificate")
     csr.add_argument("--out", type=Path, required=True, metavar="FILE", help="PEM, PKCS #10")
+    csr.add_argument("--bits", type=int, choices=[2048, 3072, 4096], help="as in the settings")
     csr.add_argument("--name", default="", help="commonName; the issuer if it is left out")
     csr.add_argument("--organization", default="", help="organizationName")
     csr.add_argument("--orgno", default="", help="organizationIdentifier, NTRNO-…")
     csr.set_defaults(run=lambda a: asyncio.run(_csr(a)))
     taken = parts.add_parser("import", help="a certificate that an authority has issued")
-    taken.add_argument("file", type=Path, metavar="FILE", help="PEM, DER, PKCS #7, or PKCS #12")
+    taken.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE",
+        help="PEM, DER or PKCS #7, the chain in one file or in several; or one PKCS #12",
+    )  # fmt: skip
     taken.add_argument("--password-file", type=Path, metavar="FILE", help="of a PKCS #12")
     taken.set_defaults(run=lambda a: asyncio.run(_import(a)))
     rewrap = parts.add_parser("rewrap", help="seal every key under the key-encryption key in force")
@@ -145,7 +158,8 @@ async def _list(arguments: argparse.Namespace) -> int:
             print("\n".join(key.kid for key in keys if key.stage is arguments.stage))
             return 0
         for key in keys:
-            print(f"{key.kid}  {key.stage:<8}  {standing(key, at.policy, now)}")
+            place = "  (in the token)" if key.token and key.stage in PUBLISHED else ""
+            print(f"{key.kid}  {key.stage:<8}  {standing(key, at.policy, now)}{place}")
         for request in at.replica.registry.signing_requests.values():
             if request.sealed:
                 print(f"{request.kid}  request   waits for a certificate")
@@ -194,11 +208,28 @@ def status_lines(keys: Sequence[SealedKey], policy: RotationPolicy, now: int) ->
 
 
 async def _act(arguments: argparse.Namespace, act: ByHand) -> int:
-    async with bench() as at:
+    kid = getattr(arguments, "kid", "") or ""
+    async with bench(kid if act in _NAMED else "") as at:
         try:
+            if act is ByHand.REMOVE and (request := _waiting(at, kid)) is not None:
+                return await _give_up(at, request)
             return await _carry_out(at, act, arguments)
         except StepRefused as fault:
             raise InvalidInput((Fault(f"keys {act}", str(fault)),)) from fault
+
+
+def _waiting(at: Bench, kid: str) -> SigningRequest | None:
+    """The request of that name, or of the only name that begins so."""
+    requests = at.replica.registry.signing_requests.values()
+    found = [one for one in requests if one.sealed and kid and one.kid.startswith(kid)]
+    return found[0] if len(found) == 1 else None
+
+
+async def _give_up(at: Bench, request: SigningRequest) -> int:
+    gone = Change((replace(request, sealed=""),))
+    await at.write(lambda _: gone, f"keys: remove {request.kid}")
+    print(f"the request of {request.kid} is given up, and its private half is gone")
+    return 0
 
 
 async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> int:
@@ -222,7 +253,13 @@ async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> i
             return Change(())
         return Change(found.keys)
 
-    await at.write(decide, f"keys: {act} {kid}".rstrip())
+    written: tuple[SealedKey, ...] = ()
+    try:
+        await at.write(decide, f"keys: {act} {kid}".rstrip())
+        if arguments.yes or not planned[0].hazards:
+            written = planned[0].keys
+    finally:
+        at.keyring.forget(fresh, written)
     found = planned[0]
     if found.hazards and not arguments.yes:
         faults = [Fault("not safe", hazard) for hazard in found.hazards]
@@ -244,7 +281,7 @@ async def _csr(arguments: argparse.Namespace) -> int:
         subject = subject_of(
             arguments.name or at.settings.issuer, arguments.organization, arguments.orgno
         )
-        now, bits = int(time.time()), at.settings.signing_key_bits
+        now, bits = int(time.time()), arguments.bits or at.settings.signing_key_bits
         request, pem = at.keyring.request(subject, now, bits)
         write_request(arguments.out, pem)
         await at.write(lambda _: Change((request,)), f"keys: csr {request.kid}")
@@ -259,7 +296,7 @@ async def _import(arguments: argparse.Namespace) -> int:
     async with bench() as at:
         try:
             key, request = import_certificate(
-                arguments.file,
+                arguments.files,
                 arguments.password_file,
                 at.keyring,
                 at.replica.registry,
@@ -267,7 +304,7 @@ async def _import(arguments: argparse.Namespace) -> int:
                 int(time.time()),
             )
         except StepRefused as fault:
-            raise InvalidInput((Fault(str(arguments.file), str(fault)),)) from fault
+            raise InvalidInput((Fault(str(arguments.files[0]), str(fault)),)) from fault
         closed = (request,) if request is not None else ()
         now = int(time.time())
 

@@ -14,8 +14,8 @@ _SENTENCES: Final[Mapping[type[Exception], str]] = {
     SchemaTooNew: "the database is newer than this program ({}); use the later release",
     KeyDoesNotOpen: "the signing key {} does not open under this key-encryption key; set "
     "MASKINPORTEN_KEY_ENCRYPTION_KEY to the one the database was made with",
-    KeyNotInToken: "the signing key {} lies in a PKCS #11 token, and not in the one that "
-    "MASKINPORTEN_PKCS11_MODULE and MASKINPORTEN_PKCS11_TOKEN name",
+    KeyNotInToken: "the signing key {} lies in a PKCS #11 token, and the one that "
+    "MASKINPORTEN_PKCS11_MODULE and MASKINPORTEN_PKCS11_TOKEN name does not have it",
     Conflict: "someone else keeps changing the registry; run the command again",
 }
 

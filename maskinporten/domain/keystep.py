@@ -203,6 +203,10 @@ def _revoke(
             f"tokens it signed are void where /jwk is read anew; none lives beyond "
             f"{instant(now + MAX_TOKEN_LIFETIME)}"
         ),
+        (
+            f"a provider that does nothing takes what a thief signs until "
+            f"{instant(now + max(policy.cache, policy.max_age))} at the latest"
+        ),
         "tell every API provider to fetch /jwk now, and to forget the key set it keeps",
         "tell consumers to fetch new tokens; their clients do so by themselves at the next expiry",
     ]
