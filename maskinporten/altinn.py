@@ -19,6 +19,7 @@ from cachetools import TTLCache
 
 from maskinporten.altinn_line import Line, OwnTokens
 from maskinporten.domain.altinn import (
+    QUESTIONS,
     Answer,
     Confirmation,
     DelegationQuestion,
@@ -48,7 +49,7 @@ class AltinnPolicy:
     lines: Mapping[str, str]  # delegation source -> base address, the first for all else
     orgno: OrgNo  # whose our own tokens are
     deadline: float = 2.0  # for one question
-    calls: int = 16  # under way at once, to one Altinn
+    calls: int = 16  # under way at once, to one Altinn, for one kind of question
     waiting: int = 32  # grants that may wait at once; the next is told to come again
     remember: float = 30.0
     remember_no: float = 5.0
@@ -68,8 +69,9 @@ class Altinn:
     ) -> None:
         self._policy = policy
         self._metrics = metrics
+        # Each kind of question has a line of its own: one that makes Altinn fail stops no other.
         self._lines = {
-            source: Line(
+            (source, kind): Line(
                 base,
                 http,
                 own,
@@ -80,6 +82,7 @@ class Altinn:
                 turned=self._turned,
             )
             for source, base in policy.lines.items()
+            for kind in QUESTIONS
         }
         self._positive = _memory(policy.remember, timer)
         self._negative = _memory(policy.remember_no, timer)
@@ -97,14 +100,13 @@ class Altinn:
         self, source: str | None, questions: Sequence[Question], now: float
     ) -> tuple[Confirmation, ...]:
         """See `issuance.Delegations.ask`. Raises Unavailable, within two deadlines."""
-        source = source if source is not None else next(iter(self._lines))
-        line = self._lines.get(source)
-        if line is None:
+        source = source if source is not None else next(iter(self._policy.lines))
+        if source not in self._policy.lines:
             self._count("unknown_source")
             return ()
         found = {each: self._recall((source, each)) for each in questions}
         unknown = [question for question, answer in found.items() if answer is None]
-        learned = await self._learn_all(source, line, unknown) if unknown else {}
+        learned = await self._learn_all(source, unknown) if unknown else {}
         confirmations = []
         for question, remembered in found.items():
             if remembered is not None:
@@ -125,7 +127,7 @@ class Altinn:
             await line.close()
 
     async def _learn_all(
-        self, source: str, line: Line, questions: Sequence[Question]
+        self, source: str, questions: Sequence[Question]
     ) -> dict[Question, tuple[Answer, How]]:
         if self._waiting >= self._policy.waiting:
             self._count("full")
@@ -135,7 +137,7 @@ class Altinn:
 
         async def learn(question: Question) -> tuple[Answer, How]:
             async with room:
-                return await self._learn((source, question), line)
+                return await self._learn((source, question))
 
         try:
             async with asyncio.timeout(2 * self._policy.deadline):
@@ -151,11 +153,11 @@ class Altinn:
             learned[question] = outcome
         return learned
 
-    async def _learn(self, key: _Key, line: Line) -> tuple[Answer, How]:
+    async def _learn(self, key: _Key) -> tuple[Answer, How]:
         """An answer for everyone who asks the same now; who leaves does not stop it."""
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(key, line))
+            task = self._asking[key] = asyncio.create_task(self._ask(key))
             task.add_done_callback(lambda done: self._asked(key, done))
         try:
             return await asyncio.shield(task), How.ASKED
@@ -166,11 +168,12 @@ class Altinn:
             self._metrics.add("maskinporten_altinn_grace_total")
             return lately, How.GRACE
 
-    async def _ask(self, key: _Key, line: Line) -> Answer:
-        answer = await line.ask(key[1])
+    async def _ask(self, key: _Key) -> Answer:
+        source, question = key
+        answer = await self._lines[source, type(question)].ask(question)
         if isinstance(answer, Yes):
             self._positive[key] = answer
-            if isinstance(key[1], DelegationQuestion):
+            if isinstance(question, DelegationQuestion):
                 self._lately[key] = answer
         else:
             self._lately.pop(key, None)
@@ -265,7 +268,7 @@ async def open_altinn(
     own = OwnTokens(
         issuer, policy.orgno, signing_key, lambda: secrets.token_urlsafe(_JTI_OCTETS), clock, audit
     )
-    lines = len(policy.lines)
+    lines = len(policy.lines) * len(QUESTIONS)
     limits = httpx.Limits(max_connections=policy.calls * lines, max_keepalive_connections=None)
     async with httpx.AsyncClient(
         timeout=policy.deadline, follow_redirects=False, limits=limits

@@ -1,8 +1,8 @@
-"""The line to one Altinn: a question becomes a call, a call an answer, or nothing within time.
+"""A line to Altinn for one kind of question: a question becomes an answer, or nothing, in time.
 
 It asks configured addresses only, follows no redirect, reads at most a quarter of a mebibyte of
 JSON, and keeps at most a few calls under way. Where Altinn does not answer, a circuit opens: calls
-are refused at once, until the line's own repeated question is answered again.
+are refused at once, until a question that the line asks by itself is answered again.
 """
 
 import asyncio
@@ -112,7 +112,11 @@ class _Missed(Exception):
 
 
 class Line:
-    """Asks one Altinn. `base` is where its paths begin; `deadline` is seconds for each question."""
+    """Asks one Altinn one kind of question. `base` is where its paths begin.
+
+    `deadline` is seconds for each question, `calls` how many are under way at most, `turned` is
+    told when the circuit opens or closes.
+    """
 
     def __init__(
         self,
@@ -136,6 +140,7 @@ class Line:
         self._room = asyncio.Semaphore(calls)
         self._turned = turned
         self._mending: asyncio.Task[None] | None = None
+        self._answered: Question | None = None  # the newest that was
 
     async def ask(self, question: Question) -> Answer:
         """What Altinn says. Raises Unavailable, at once while the circuit is open."""
@@ -166,6 +171,7 @@ class Line:
             raise Unavailable(f"Altinn: {missed}", self._wait()) from missed
         was_open = self.circuit.is_open
         self.circuit = self.circuit.answered(trial)
+        self._answered = question
         self._turn(question, "answers again", was_open=was_open)
         mismatch = isinstance(answer, No) and answer.mismatch
         if mismatch:
@@ -254,12 +260,16 @@ class Line:
             _log.warning("%s %s", self._base, words)
 
     async def _mend(self, question: Question) -> None:
-        """Ask the same again after each pause, so that no caller has to wait for the trial."""
+        """Ask by ourselves after each pause, so that no caller has to wait for the trial.
+
+        What was answered before is asked again, if anything was: the question at which the circuit
+        opened may be one that Altinn always fails at.
+        """
         while (due := self.circuit.ask_again_at) is not None:
             await asyncio.sleep(max(_BREATH, due - self._timer()))
             if self.circuit.is_open and self.circuit.admits(self._timer()):
                 try:
-                    await self._ask(question)
+                    await self._ask(self._answered or question)
                 except Unavailable:
                     continue
 

@@ -131,7 +131,7 @@ class Settings:
     altinn_orgno: str = ""
     # Seconds for one question. Longer: suppliers wait longer while Altinn is slow.
     altinn_deadline: float = 2.0
-    # Calls a worker has under way, and grants that may wait for them. Too many: others wait too.
+    # Calls a worker has under way, and grants that may wait for them. Too many: others wait.
     altinn_calls: int = 16
     altinn_waiting: int = 32
     # Seconds a yes and a no are remembered: so long a withdrawn delegation may work.

@@ -12,6 +12,8 @@ import respx
 
 from maskinporten.administration import administer
 from maskinporten.altinn import altinn_policy
+from maskinporten.domain.altinn import ConsentQuestion, DelegationQuestion
+from maskinporten.domain.circuit import Circuit
 from maskinporten.domain.manifest import plan
 from maskinporten.errors import InvalidInput, Reason
 from tests.conftest import Starter
@@ -439,9 +441,10 @@ async def test_altinn_cannot_be_asked(
     assert int(refused.headers["retry-after"]) >= 1
     assert metric(server, outcome) == 1
     assert audited(server)["reason"] == "TEMPORARILY_AWAY"
-    server.services.altinn._lines[SOURCE].circuit = type(  # type: ignore[union-attr]
-        server.services.altinn._lines[SOURCE].circuit  # type: ignore[union-attr]
-    )()
+    altinn = server.services.altinn
+    assert altinn is not None
+    for line in altinn._lines.values():
+        line.circuit = Circuit()
     good = {"delegated": [delegation()], "for_system_user": system_user()}
     route.mock(return_value=httpx.Response(200, json=good.get(ask.__name__, consent())))
     assert (await server.post(grant)).status_code == 200
@@ -629,7 +632,8 @@ async def test_a_circuit_opens_and_mends_itself(start: Starter) -> None:
     altinn = server.services.altinn
     assert altinn is not None
     now = [100.0]
-    altinn._lines[SOURCE]._timer = lambda: now[0]
+    line = altinn._lines[SOURCE, DelegationQuestion]
+    line._timer = lambda: now[0]
     route = respx.get(DELEGATIONS).respond(500)
 
     for _ in range(5):
@@ -645,12 +649,43 @@ async def test_a_circuit_opens_and_mends_itself(start: Starter) -> None:
 
     route.respond(json=[delegation()])
     now[0] += 2
-    mending = altinn._lines[SOURCE]._mending
+    mending = line._mending
     assert mending is not None
     await asyncio.wait_for(mending, 30)
     assert (await server.http.get("/health")).json()["status"] == "UP"
     assert server.services.metrics.value("maskinporten_altinn_away") == 0
     assert (await server.post(delegated())).status_code == 200
+
+
+@respx.mock
+async def test_a_question_that_makes_altinn_fail_stops_nobody_for_long(start: Starter) -> None:
+    """A consent at which Altinn breaks opens the circuit for consents, and is not what mends it."""
+    server = await start(**LINE)
+    altinn = server.services.altinn
+    assert altinn is not None
+    line = altinn._lines[SOURCE, ConsentQuestion]
+    now = [100.0]
+    line._timer = lambda: now[0]
+    poison = "00000000-0000-0000-0000-00000000dead"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if poison in request.content.decode():
+            return httpx.Response(500, json={"title": "unhandled"})
+        return httpx.Response(200, json=consent())
+
+    respx.post(CONSENT).mock(side_effect=answer)
+    respx.get(DELEGATIONS).respond(json=[delegation()])
+    assert (await server.post(with_consent())).status_code == 200
+    element = {"type": "urn:altinn:consent", "id": poison, "from": PERSON}
+    for _ in range(6):
+        grant = assertion("vendor", scope="skatt:open", authorization_details=[element])
+        assert (await server.post(grant)).status_code == 503
+    assert line.circuit.is_open
+    assert (await server.post(delegated())).status_code == 200
+    now[0] += 2
+    assert line._mending is not None
+    await asyncio.wait_for(line._mending, 30)
+    assert not altinn.away
 
 
 @respx.mock

@@ -99,6 +99,11 @@ class ConsentQuestion:
 
 
 Question = DelegationQuestion | SystemUserQuestion | ConsentQuestion
+QUESTIONS: Final[tuple[type[Question], ...]] = (
+    DelegationQuestion,
+    SystemUserQuestion,
+    ConsentQuestion,
+)
 
 
 class How(StrEnum):
