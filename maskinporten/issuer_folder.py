@@ -22,6 +22,7 @@ from maskinporten.pki import Generation, Issued
 INDEX: Final = "index.json"
 ROOT_LIST: Final = "/root.crl"
 ISSUING_LIST: Final = "/issuing.crl"
+SEALS_LIST: Final = "/seals.crl"
 RESPONDER: Final = "/ocsp"
 _MAX_REQUEST: Final = 16 * 1024  # octets of an OCSP request
 _LIST_LIFETIME: Final = 3600  # seconds; each list is signed when it is asked for
@@ -45,15 +46,38 @@ class IssuerFolder:
             ocsp_url=url and url + RESPONDER,
             **options,
         )
-        serial = issued.certificate.serial_number
         generation = options.get("generation", Generation.SEID2)
-        name = f"{orgno}-{generation}-{serial % 10**8:08d}"
-        chain = pki.chain_pem(issued.certificate, self.issuing.certificate, self.root.certificate)
+        self._keep(issued, f"{orgno}-{generation}", self.issuing, self.root)
+        return issued
+
+    def issue_seal(
+        self, identifier: str, now: int, *, url: str | None = None, **options: Any
+    ) -> Issued:
+        """A European seal, by an authority of its own, made when it is first needed."""
+        authority = self.find_seal_authority()
+        if authority is None:
+            authority = pki.make_root("Maskinporten test seal CA", now)
+            _write(self.folder / "seals.key.pem", pki.key_pem(authority.key))
+            _write(self.folder / "seals.pem", pki.chain_pem(authority.certificate))
+        crl_url = url and url + SEALS_LIST
+        issued = pki.issue_seal(authority, identifier, now, crl_url=crl_url, **options)
+        self._keep(issued, f"{identifier}-seal", authority)
+        return issued
+
+    def find_seal_authority(self) -> Issued | None:
+        """The authority of the seals; None before the first one."""
+        stem = self.folder / "seals"
+        return read_issued(stem) if stem.with_suffix(".pem").exists() else None
+
+    def _keep(self, issued: Issued, kind: str, *above: Issued) -> None:
+        """Its files, chain and key, and its line in the index."""
+        serial = issued.certificate.serial_number
+        name = f"{kind}-{serial % 10**8:08d}"
+        chain = pki.chain_pem(issued.certificate, *(authority.certificate for authority in above))
         _write(self.folder / f"{name}.pem", chain)
         _write(self.folder / f"{name}.key.pem", pki.key_pem(issued.key))
         with self._index() as index:
             index["issued"][str(serial)] = name
-        return issued
 
     def name_of(self, issued: Issued) -> str:
         """The name of its files, without their endings."""
@@ -72,7 +96,7 @@ class IssuerFolder:
     def list_of(self, authority: Issued, now: int) -> bytes:
         """The authority's list of revoked certificates, signed now."""
         revoked = []
-        if authority is self.issuing:
+        if authority is not self.root:
             with self._index() as index:
                 revoked = [(int(serial), at) for serial, at in index["revoked"].items()]
         return pki.sign_crl(authority, revoked, now, number=now, lifetime=_LIST_LIFETIME)
@@ -103,6 +127,9 @@ class IssuerFolder:
         _write(folder / "trust.toml", (text + tables).encode())
         _write(folder / "root.pem", pki.chain_pem(self.root.certificate))
         _write(folder / "issuing.pem", pki.chain_pem(self.issuing.certificate))
+        if (seals := self.find_seal_authority()) is not None:
+            (folder / "eu").mkdir(exist_ok=True)
+            _write(folder / "eu" / "seals.pem", pki.chain_pem(seals.certificate))
 
     @contextmanager
     def _index(self) -> Iterator[dict[str, dict[str, Any]]]:
@@ -165,6 +192,8 @@ def serve_issuer_folder(
 
         def do_GET(self) -> None:
             authority = lists.get(self.path)
+            if self.path == SEALS_LIST:
+                authority = issuers.find_seal_authority()
             if authority is None:
                 self.send_error(404)
             else:

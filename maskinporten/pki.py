@@ -26,6 +26,11 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 TEST_POLICIES: Final = {"seid1": "2.16.578.1.26.1.0.3.2", "seid2": "2.16.578.1.26.1.3.2"}
 _ETSI_LEGAL_PERSON: Final = "0.4.0.194112.1.1"  # ETSI EN 319 411-2: QCP-l
+_QC_STATEMENTS: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.3")
+# ETSI EN 319 412-5 in DER: QcCompliance, and QcType with the type for seals.
+_QUALIFIED_SEAL: Final = bytes.fromhex(
+    "301f3008060604008e4601013013060604008e4601063009060704008e46010602"
+)
 SHA256: Final = hashes.SHA256()
 DAY: Final = 24 * 3600  # seconds
 CA_LIFETIME: Final = 3650 * DAY
@@ -97,6 +102,36 @@ def issue_enterprise(
     if generation is Generation.SEID2:
         policies.append(_ETSI_LEGAL_PERSON)
     extensions = leaf_extensions(policies, crl_url=crl_url, ocsp_url=ocsp_url)
+    by = (authority.certificate.subject, authority.key)
+    return Issued(certify(subject, key, by, dated, extensions), key)
+
+
+def issue_seal(
+    authority: Issued,
+    identifier: str,
+    now: int,
+    *,
+    name: str = "Test Business",
+    country: str = "DE",
+    qualified: bool = True,
+    key: rsa.RSAPrivateKey | None = None,
+    lifetime: int = LEAF_LIFETIME,
+    crl_url: str | None = None,
+) -> Issued:
+    """A European electronic seal; `identifier` is its organizationIdentifier."""
+    key = key or new_key(3072)
+    dated = (now - _BACKDATED, min(now + lifetime, _end(authority.certificate)))
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, country),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, name),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+            x509.NameAttribute(NameOID.ORGANIZATION_IDENTIFIER, identifier),
+        ]
+    )
+    extensions = list(leaf_extensions([_ETSI_LEGAL_PERSON], crl_url=crl_url))
+    if qualified:
+        extensions.append((x509.UnrecognizedExtension(_QC_STATEMENTS, _QUALIFIED_SEAL), False))
     by = (authority.certificate.subject, authority.key)
     return Issued(certify(subject, key, by, dated, extensions), key)
 

@@ -205,10 +205,17 @@ class RevocationFolder:
 
 def folder_of_evidence(settings: Settings) -> Path | None:
     """Where evidence outlives a restart: as set, or beside an SQLite database; else None."""
-    url = urlsplit(settings.database_url)
-    if settings.revocation is not None or settings.trust is None or url.scheme != "sqlite":
+    if settings.revocation is not None or settings.trust is None:
         return settings.revocation
-    return Path(url.path).with_name(Path(url.path).name + "-revocation")
+    return beside_database(settings.database_url)
+
+
+def beside_database(url: str) -> Path | None:
+    """The folder beside an SQLite database; None for another kind."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite":
+        return None
+    return Path(parts.path).with_name(Path(parts.path).name + "-revocation")
 
 
 def write_whole(path: Path, octets: bytes, at: float) -> None:

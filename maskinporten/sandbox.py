@@ -175,6 +175,7 @@ def world_document(sandbox: Sandbox) -> dict[str, Any]:
                 "name": "sandbox:open.read",
                 "description": "Open to every organisation",
                 "accessible_for_all": True,
+                "supports_european_businesses": True,
             },
             {
                 "name": DELEGABLE_SCOPE,

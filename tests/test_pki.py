@@ -13,9 +13,10 @@ from maskinporten import pki
 from maskinporten.cli import main
 from maskinporten.domain.link import read_link
 from maskinporten.domain.revocation import read_crl
+from maskinporten.domain.seal import verify_seal
 from maskinporten.errors import InvalidInput
 from maskinporten.issuer_folder import make_issuer_folder, open_issuer_folder, serve_issuer_folder
-from maskinporten.trust import read_published, read_trust
+from maskinporten.trust import read_certificates, read_published, read_trust
 from tests.chains import enterprise, issuing, root, trust_folder
 from tests.test_cli import started, wait_until_ready
 from tests.world import CONSUMER, NOW
@@ -111,6 +112,37 @@ def test_published_fingerprints() -> None:
         assert trust.authorities == ()
     readme = (ROOT / "keys/trust/README.md").read_text()
     assert all(sha256 in readme for sha256 in published)
+
+
+def test_pki_seal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A seal of its own authority, accepted by the trust directory of the same PKI; revocable."""
+    folder = ["--folder", str(tmp_path / "pki")]
+    assert main(["pki", "make", *folder]) == 0
+    assert main(["pki", "trust", *folder, str(tmp_path / "before")]) == 0
+    assert read_trust(tmp_path / "before", "test").european == ()
+    capsys.readouterr()
+    chains = []
+    for further in ([], ["--unqualified"]):
+        assert main(["pki", "seal", *folder, "VATDE-123456789", *further]) == 0
+        chains.append(Path(capsys.readouterr().out.split()[1]))
+    assert main(["pki", "trust", *folder, str(tmp_path / "trust")]) == 0
+    store = read_trust(tmp_path / "trust", "test").seals
+    now = int(time.time())
+    found = [
+        verify_seal(tuple(link.der for link in read_certificates(chain)), store, now)
+        for chain in chains
+    ]
+    assert [each.client_amr for each in found] == ["QCForESeal", "CForESeal"]
+    assert {each.holder.identifier for each in found} == {"VATDE-123456789"}
+    assert {each.holder.country_name for each in found} == {"DE"}
+    assert main(["pki", "revoke", *folder, str(chains[0])]) == 0
+    issuers = open_issuer_folder(tmp_path / "pki")
+    authority = issuers.find_seal_authority()
+    assert authority is not None
+    listed = read_crl(issuers.list_of(authority, now), read_link(authority.der), now)
+    assert listed.revoked == {found[0].serial}
+    for wrong in (["vat"], ["../../VATDE-1"], ["VATDE-1", "--days", "0"]):
+        assert main(["pki", "seal", *folder, *wrong]) == 1
 
 
 def published_as(folder: Path, environment: str) -> None:

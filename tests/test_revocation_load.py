@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 
-from maskinporten import pki
 from maskinporten.consumer import Consumer, TokenRefused, read_key
 from maskinporten.domain.client import JWT_BEARER
 from maskinporten.issuer_folder import IssuerFolder, make_issuer_folder
-from maskinporten.pki import DAY, Issued
+from maskinporten.pki import Issued
 from maskinporten.validator import TrustedIssuer, Validator
-from tests.seals import IDENTIFIER, SCOPE, SealOf, seal
+from tests.seals import IDENTIFIER, SCOPE
 from tests.test_cli import DEADLINE, environ, free_port, started, wait_until_ready, written
 from tests.world import CONSUMER, PROVIDER, private_key, sign
 
@@ -44,7 +44,7 @@ class Live:
     url: str  # where the PKI's lists lie
     folder: Path
     parent: int  # process id of `serve`
-    eu: list[Issued] = field(default_factory=list)  # seal, issuer, root
+    sealed: Issued
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +53,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("live")
     now = int(time.time())
     issuers = make_issuer_folder(folder / "pki", now)
-    eu_root = pki.make_root("EU root of today", now, private_key("eu root"))
-    eu_issuer = pki.make_issuing_authority(eu_root, "EU issuer", now, private_key("eu issuer"))
-    sealed = seal(SealOf(by=eu_issuer, dated=(now - 60, now + DAY)))
     port, lists = free_port(), free_port()
     issuer, url = f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{lists}"
+    sealed = issuers.issue_seal(IDENTIFIER, now, url=url, key=private_key("seal"))
     issuers.write_trust(folder / "trust", url)
     trust = folder / "trust" / "trust.toml"
-    trust.write_text(trust.read_text().replace('when_stale = "accept"', 'when_stale = "refuse"'))
-    (folder / "trust" / "eu").mkdir()
-    (folder / "trust/eu/root.pem").write_bytes(pki.chain_pem(eu_root.certificate))
+    trust.write_text(trust.read_text().replace('"accept"', '"refuse"'))
     settings = {
         "ISSUER": issuer,
         "PORT": str(port),
@@ -87,8 +83,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         )
         server = stack.enter_context(started("serve", cwd=folder, **settings))
         wait_until_ready(issuer)
-        eu = [sealed, eu_issuer, eu_root]
-        yield Live(issuer, port, issuers, url, folder, server.pid, eu)
+        yield Live(issuer, port, issuers, url, folder, server.pid, sealed)
 
 
 @dataclass
@@ -216,10 +211,16 @@ def test_a_revoked_certificate_stops_on_every_worker_under_load(live: Live) -> N
 
 
 def test_a_european_business_and_an_api_that_knows_it(live: Live) -> None:
-    """Our own consumer gets the token by a seal, our own validator tells whose it is."""
-    sealed, *above = live.eu
-    chain = pki.chain_pem(sealed.certificate, *(issued.certificate for issued in above))
-    key = read_key(pki.key_pem(sealed.key), x5c=chain)
+    """Our own consumer gets the token by a seal, our own validator tells whose it is.
+
+    Nobody told the server where the seal's list lies: the first answer is 503, and the consumer
+    asks again when it was told to.
+    """
+    stem = live.folder / "pki" / live.issuers.name_of(live.sealed)
+    key = read_key(
+        stem.with_name(f"{stem.name}.key.pem").read_bytes(),
+        x5c=stem.with_name(f"{stem.name}.pem").read_bytes(),
+    )
     consumer = Consumer(live.issuer, "whatever", key)
     token = consumer.token("skatt:eu")
     validator = Validator([TrustedIssuer(live.issuer)])
@@ -230,7 +231,21 @@ def test_a_european_business_and_an_api_that_knows_it(live: Live) -> None:
     assert valid.consumer.orgno is None
     assert valid.claims["consumer"]["countryName"] == "DE"
     assert valid.claims["client_amr"] == "QCForESeal"
-    assert valid.client_id == f"eidas-{sealed.certificate.serial_number}"
+    assert valid.client_id == f"eidas-{live.sealed.certificate.serial_number}"
     with pytest.raises(TokenRefused):
         consumer.token("skatt:open")
     validator.close()
+    metrics = httpx.get(f"{live.issuer}metrics").text
+    assert 'refused_total{reason="TEMPORARILY_AWAY"} 0' not in metrics
+    assert f"{live.url}/seals.crl" in httpx.get(f"{live.issuer}revocation").text
+    live.issuers.revoke(live.sealed.certificate, int(time.time()))
+    fresh = Consumer(live.issuer, "whatever", key, attempts=1)
+
+    def is_refused() -> bool:
+        try:
+            fresh.token("skatt:eu", resource=f"https://x.example/{time.monotonic_ns()}")
+        except TokenRefused as refused:
+            return "certificate" in str(refused)
+        return False
+
+    wait_until(is_refused)

@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from maskinporten.pki import DAY, Generation
 from maskinporten.trust import read_certificates
 
 _HOST = "127.0.0.1"
+_IDENTIFIER = re.compile(r"[A-Z]{5}-[A-Za-z0-9]{1,64}", re.ASCII)  # ETSI EN 319 412-1
 
 
 def add_parser(commands: Any) -> None:
@@ -45,6 +47,13 @@ def add_parser(commands: Any) -> None:
     issue.add_argument("--url", help="where `pki serve` answers; stands in the certificate")
     issue.add_argument("--p12", type=Path, metavar="FILE", help="also write PKCS #12")
     issue.set_defaults(run=_issue)
+    seal = parts.add_parser("seal", parents=[folder], help="a European electronic seal")
+    seal.add_argument("identifier", metavar="ID", help="organizationIdentifier: VATDE-123456789")
+    seal.add_argument("--name", default="Test Business")
+    seal.add_argument("--unqualified", action="store_true", help="an advanced seal, no more")
+    seal.add_argument("--days", type=int, default=1095, help="default 1095, three years")
+    seal.add_argument("--url", help="where `pki serve` answers; stands in the certificate")
+    seal.set_defaults(run=_seal)
     revoke = parts.add_parser("revoke", parents=[folder], help="name a certificate in the list")
     revoke.add_argument("file", type=Path, metavar="FILE", help="its PEM or DER")
     revoke.set_defaults(run=_revoke)
@@ -96,6 +105,27 @@ def _issue(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _seal(arguments: argparse.Namespace) -> int:
+    if not _IDENTIFIER.fullmatch(arguments.identifier):
+        sentence = "must be a type, a country and an identifier, such as VATDE-123456789"
+        raise InvalidInput((Fault(arguments.identifier, sentence),))
+    if arguments.days < 1:
+        raise InvalidInput((Fault("--days", "must be at least 1"),))
+    issuers = open_issuer_folder(arguments.folder)
+    issued = issuers.issue_seal(
+        arguments.identifier,
+        int(time.time()),
+        url=arguments.url,
+        name=arguments.name,
+        country=arguments.identifier[3:5],
+        qualified=not arguments.unqualified,
+        lifetime=arguments.days * DAY,
+    )
+    stem = arguments.folder / issuers.name_of(issued)
+    print(f"--cert-chain {stem}.pem --key {stem}.key.pem")
+    return 0
+
+
 def _revoke(arguments: argparse.Namespace) -> int:
     try:
         leaf = read_certificates(arguments.file)[0]
@@ -110,7 +140,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     issuers = open_issuer_folder(arguments.folder)
     server = serve_issuer_folder(issuers, (_HOST, arguments.port), time.time)
     url = f"http://{_HOST}:{server.server_port}"
-    print(f"{url}/root.crl\n{url}/issuing.crl\n{url}/ocsp", flush=True)
+    print(f"{url}/root.crl\n{url}/issuing.crl\n{url}/seals.crl\n{url}/ocsp", flush=True)
     try:
         while True:
             time.sleep(3600)

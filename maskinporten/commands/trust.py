@@ -12,6 +12,7 @@ from maskinporten.domain.revocation import authority_id
 from maskinporten.errors import Fault, InvalidInput
 from maskinporten.pki import chain_pem
 from maskinporten.revocation import Revocation
+from maskinporten.revocation_folder import beside_database
 from maskinporten.settings import PREFIX, Settings
 from maskinporten.trust import (
     ANCHORS,
@@ -150,8 +151,10 @@ def _list(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments)
     trust = read_trust(folder, _environment(folder))
     place = arguments.revocation or Settings.folder_from_environ("REVOCATION")
+    if place is None and (url := Settings.database_from_environ()[0]):
+        place = beside_database(url)
     lists = {}
-    if place is not None:
+    if place is not None and place.is_dir():
         revocation = Revocation(trust.publishers, Path(place), time.time, lambda _: None, 900)
         revocation.load()
         lists = dict(revocation.evidence.lists)
