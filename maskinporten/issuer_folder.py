@@ -4,6 +4,7 @@ import fcntl
 import http.server
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -217,9 +218,16 @@ def serve_issuer_folder(
             self.end_headers()
             self.wfile.write(octets)
 
-    server = http.server.ThreadingHTTPServer(address, Handler)
+    server = _Server(address, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that left is no news; anything else is told as ever."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _read_certificate(path: Path) -> x509.Certificate:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -264,3 +265,22 @@ def test_dev_takes_its_own_certificate_until_it_is_revoked(tmp_path: Path) -> No
         while (answer := run(ask)).returncode == 0:
             assert time.monotonic() < deadline
         assert json.loads(answer.stderr)["error_uri"].endswith("MP-120")
+
+
+@pytest.mark.parametrize(("fault", "told"), [(BrokenPipeError(), False), (ValueError(), True)])
+def test_a_caller_that_leaves_is_no_news(
+    fault: Exception, told: object, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first screen of `dev` is for its user: no traceback for a fetch that was broken off."""
+    issuers = make_issuer_folder(tmp_path / "pki", NOW)
+    server = serve_issuer_folder(issuers, ("127.0.0.1", 0), lambda: NOW)
+    try:
+        raise fault
+    except type(fault):
+        with socket.socket() as caller:
+            server.handle_error(caller, ("127.0.0.1", 1))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert ("Traceback" in capfd.readouterr().err) is bool(told)
