@@ -19,6 +19,7 @@ import pytest
 
 from maskinporten.altinn_file import read_known
 from maskinporten.altinn_standin import FAULT_MODES, FAULT_STATUSES, StandIn, serve_standin
+from maskinporten.cli import main
 from maskinporten.consumer import Consumer, TokenRefused, read_key
 from maskinporten.errors import InvalidInput
 from maskinporten.validator import TrustedIssuer, Validator
@@ -343,44 +344,46 @@ def test_a_stopped_altinn_is_left_alone(place: Place) -> None:
     assert place.post(place.delegated()).status_code == 200
 
 
-def test_explain_asks_too(place: Place) -> None:
+@pytest.fixture
+def as_operator(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has the server's own settings."""
+    for name, value in place.environment.items():
+        if name.startswith("MASKINPORTEN_"):
+            monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("as_operator")
+def test_explain_asks_too(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """`explain --ask-altinn`: what Altinn says now; where it cannot be asked, that stays open."""
     command = [
-        sys.executable, "-m", "maskinporten", "explain", "--ask-altinn", "--client", "vendor",
+        "explain", "--ask-altinn", "--client", "vendor",
         "--scope", "skatt:delegert", "--consumer-org", CONSUMER,
     ]  # fmt: skip
 
-    def explained(*further: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*command, *further],
-            env=place.environment, capture_output=True, text=True, timeout=DEADLINE, check=False,
-        )  # fmt: skip
-
-    shown = explained()
-    assert shown.stdout.startswith("granted: "), shown
-    assert f"{SOURCE} confirms it (asked)" in shown.stdout
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("granted: ")
+    assert f"{SOURCE} confirms it (asked)" in shown
     place.fail("500")
-    away = explained()
-    assert away.stdout.startswith("depends: ")
-    assert "not asked: Altinn" in away.stderr
-    assert explained("--at", "1").returncode == 1
+    assert main(command) == 0
+    away = capsys.readouterr()
+    assert away.out.startswith("depends: ")
+    assert "not asked: Altinn" in away.err
+    assert main([*command, "--at", "1"]) == 1
 
 
-def test_check_names_sources_without_a_line(place: Place) -> None:
+@pytest.mark.usefixtures("as_operator")
+def test_check_names_sources_without_a_line(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An operator sees why suppliers get MP-251 before they call."""
-
-    def checked(**changes: str) -> str:
-        command = [sys.executable, "-m", "maskinporten", "check"]
-        shown = subprocess.run(
-            command, env={**place.environment, **changes},
-            capture_output=True, text=True, timeout=DEADLINE, check=True,
-        )  # fmt: skip
-        return shown.stdout
-
     words = f"{SOURCE} is not in MASKINPORTEN_ALTINN: nobody can delegate skatt:delegert"
-    assert words not in checked()
+    assert main(["check"]) == 0
+    assert words not in capsys.readouterr().out
     other = place.environment["MASKINPORTEN_ALTINN"].replace("tt02", "www")
-    assert words in checked(MASKINPORTEN_ALTINN=other)
+    monkeypatch.setenv("MASKINPORTEN_ALTINN", other)
+    assert main(["check"]) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_it_believes_tokens_of_its_issuer_alone(place: Place) -> None:
@@ -424,14 +427,6 @@ def test_a_faulty_file_is_a_sentence(tmp_path: Path, text: str, words: str) -> N
     assert str(path) in str(invalid.value)
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "maskinporten", "altinn", *arguments],
-        capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
-
-
 def test_the_readmes_three_lines(tmp_path: Path) -> None:
     """A newcomer pastes them: the supplier's token, then the withdrawal."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
@@ -472,7 +467,7 @@ def test_the_readmes_three_lines(tmp_path: Path) -> None:
             dev.terminate()
 
 
-def test_the_command_alone(tmp_path: Path) -> None:
+def test_the_command_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says where it listens and which settings lead there; its faults are sentences."""
     file = tmp_path / "altinn.toml"
     file.write_text('[[delegations]]\nconsumer_org = "991825827"\nsupplier_org = "889640782"\n'
@@ -482,8 +477,8 @@ def test_the_command_alone(tmp_path: Path) -> None:
         (("--registry", str(file), "--port", "99999999"), "--port"),
         (("--registry", str(file), "--issuer", "ftp://x/"), "--issuer"),
     ):
-        failed = run(*arguments)
-        assert (failed.returncode, words in failed.stderr) == (1, True), failed
+        assert main(["altinn", *arguments]) == 1
+        assert words in capsys.readouterr().err
     with subprocess.Popen(
         [sys.executable, "-m", "maskinporten", "altinn", "--registry", str(file), "--port", "0"],
         stdout=subprocess.PIPE,
