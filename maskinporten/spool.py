@@ -36,21 +36,30 @@ class _Log:
         self._files: dict[int, tuple[int, int]] = {}  # slice -> descriptor, octets read
 
     def turn(self, now: int) -> None:
-        """Open the slice of `now` and the one before, and let go of what is older."""
+        """Open the slice of `now` and those beside it, and let go of what is older.
+
+        Another worker may already be in the next one, and what is newer stays: its clock may be
+        ahead, or ours was set back.
+        """
         current = now // SLICE
         if current == self._slice:
             return
         self._slice = current
-        wanted = {current - 1, current}
-        for number in self._files.keys() - wanted:
-            os.close(self._files.pop(number)[0])
+        wanted = {current - 1, current, current + 1}
         for path in self._folder.glob(f"{self._kind}-*"):
-            if int(path.name.rpartition("-")[2]) not in wanted:
+            number = path.name.rpartition("-")[2]
+            if not number.isdecimal():
+                continue
+            if int(number) < current - 1:
                 path.unlink(missing_ok=True)
-        for number in wanted - self._files.keys():
-            path = self._folder / f"{self._kind}-{number}"
+            else:
+                wanted.add(int(number))
+        for old in self._files.keys() - wanted:
+            os.close(self._files.pop(old)[0])
+        for new in wanted - self._files.keys():
+            path = self._folder / f"{self._kind}-{new}"
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._files[number] = (descriptor, 0)
+            self._files[new] = (descriptor, 0)
         self.known = {key: until for key, until in self.known.items() if until >= now}
 
     def read(self, now: int) -> None:

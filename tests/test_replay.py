@@ -230,7 +230,7 @@ async def test_without_database_and_spool_nothing_is_spent(
 
 
 def test_the_spool_forgets_a_slice_after_the_next(tmp_path: Path) -> None:
-    """Two slices at most lie on the disk, and a torn record does not hide the others."""
+    """A slice and those beside it lie on the disk; a torn record does not hide the others."""
     spool = Spool(tmp_path)
     spool.note([Spending(key(1), NOW + 60)], NOW)
     with (tmp_path / f"owed-{NOW // SLICE}").open("ab") as torn:
@@ -242,6 +242,22 @@ def test_the_spool_forgets_a_slice_after_the_next(tmp_path: Path) -> None:
     later = NOW + 2 * SLICE
     assert spool.claim(Spending(key(1), later), later)
     numbers = {path.name for path in tmp_path.glob("*-*")}
-    assert numbers == {f"{k}-{later // SLICE - n}" for k in ("spent", "owed") for n in (0, 1)}
+    assert numbers == {f"{k}-{later // SLICE + n}" for k in ("spent", "owed") for n in (-1, 0, 1)}
     assert [grant.key for grant in spool.owed(later)] == [key(1)]
     spool.close()
+
+
+def test_a_clock_that_is_set_back_forgets_nothing(tmp_path: Path) -> None:
+    """Nor does a worker whose clock is a moment behind at the turn of a slice (attack 38)."""
+    turn = NOW - NOW % SLICE + SLICE
+    one, behind = Spool(tmp_path), Spool(tmp_path)
+    assert behind.owed(turn - 1) == []
+    assert one.claim(Spending(key(1), turn + 60), turn)
+
+    for spool in (one, behind):
+        assert not spool.claim(Spending(key(1), turn + 60), turn - 1)
+        assert [grant.key for grant in spool.owed(turn - 1)] == [key(1)]
+    assert behind.claim(Spending(key(2), turn + 60), turn - 1)
+    assert not one.claim(Spending(key(2), turn + 60), turn)
+    one.close()
+    behind.close()
