@@ -90,7 +90,7 @@ class Services:
         self.metrics.put("maskinporten_registry_revision", self.replica.registry.revision)
         self.metrics.put("maskinporten_registry_age_seconds", self.replica.age)
         self.metrics.put("maskinporten_audit_lines_lost", self.audit.lost)
-        for authority in self.trust.publishers:
+        for authority in self.trust.measured:
             lists = self.revocation.evidence.lists.get(authority_id(authority.link), ())
             promised = max((found.next_update for found in lists), default=0)
             label = f'authority="{authority.sha256[:16]}"'
@@ -169,7 +169,7 @@ async def open_services(
             settings.metrics_file,
             refusals=[reason.name for reason in Reason],
             methods=CLIENT_METHODS,
-            authorities=[a.sha256[:16] for a in trust.publishers],
+            authorities=[a.sha256[:16] for a in trust.measured],
         )
         stack.callback(metrics.close)
         audit = AuditLog(settings.audit_log)

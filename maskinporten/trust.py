@@ -78,6 +78,11 @@ class Trust:
         """Every authority once, whichever store it is in."""
         return tuple({a.sha256: a for a in (*self.european, *self.authorities)}.values())
 
+    @property
+    def measured(self) -> tuple[Authority, ...]:
+        """Those whose lists stand in the metrics; not those whose places are learned from seals."""
+        return tuple(a for a in self.publishers if a.crl or a in self.authorities)
+
 
 def read_trust(folder: Path, environment: str) -> Trust:
     """The directory's whole content. Raises InvalidInput with every fault that was found."""

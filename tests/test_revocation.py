@@ -342,6 +342,28 @@ async def test_a_list_is_fetched_well_before_its_next_update(
     worker.close()
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://", "http://127.0.0.1:99999/", f"http://{'a' * 300}/", "http:///x"]
+)
+async def test_an_address_that_is_none_disturbs_no_other(tmp_path: Path, url: str) -> None:
+    """Addresses are learned from certificates, and some certificates hold strange ones."""
+    issuers = make_issuer_folder(tmp_path / "pki", NOW)
+    at = serve_issuer_folder(issuers, ("127.0.0.1", 0), lambda: NOW)
+    link = read_link(issuers.issuing.der)
+    urls = (url, f"http://127.0.0.1:{at.server_port}/issuing.crl")
+    place = Authority(Path("issuing.pem"), link, False, None, urls)
+    worker = follower(tmp_path, [], Clock(), authority=place, private_addresses=True)
+    await worker.refresh()
+    at.shutdown()
+    at.server_close()
+
+    odd, good = worker.report()
+    assert odd["last_error"]
+    assert good["last_error"] is None
+    assert worker.evidence.lists[authority_id(link)]
+    worker.close()
+
+
 @pytest.mark.usefixtures("public")
 async def test_the_next_responder_is_asked_where_the_first_is_down(
     tmp_path: Path, web: respx.MockRouter
