@@ -4,13 +4,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from maskinporten.domain.altinn import (
     Confirmation,
     How,
     Question,
+    at_time,
     delegation_of,
     delegation_questions,
     detail_question,
@@ -120,7 +121,7 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
                 signer = _find_signer(s, unverified, registry, now)
                 weighed = _weigh(s, unverified, signer, registry, now)
             grant = weighed.grant
-            authorization = _authorize(weighed, confirmations)
+            authorization = _authorize(weighed, confirmations, now)
         key = s.signing_key(authorization.client_id)
         await s.spend(grant.spend_key, grant.spent_until)
     jti = secrets.token_urlsafe(_JTI_OCTETS)
@@ -181,15 +182,19 @@ async def _ask(s: Issuance, weighed: _Weighed, now: int) -> tuple[Confirmation, 
     return confirmations + await s.delegations.ask(None, (question,), now)
 
 
-def _authorize(weighed: _Weighed, confirmations: tuple[Confirmation, ...]) -> Authorization:
-    """The right to the token, if what was confirmed is what is needed now."""
+def _authorize(
+    weighed: _Weighed, confirmations: tuple[Confirmation, ...], now: int
+) -> Authorization:
+    """The right to the token, if what was confirmed is what is needed, and still holds."""
     entitlement = weighed.entitlement
     authorization = authorize(entitlement, delegation_of(entitlement, confirmations))
     if weighed.wish is None:
         return authorization
-    if confirmations[-1].question != detail_question(weighed.wish, entitlement):
+    found = confirmations[-1]
+    if found.question != detail_question(weighed.wish, entitlement):
         raise Unavailable("the client changed while others were asked")
-    return with_detail(authorization, verify_detail(confirmations[-1]))
+    found = replace(found, answer=at_time(found.answer, now))
+    return with_detail(authorization, verify_detail(found))
 
 
 def _verify(s: Issuance, unverified: UnverifiedGrant, signer: Signer, now: int) -> Grant:

@@ -12,10 +12,13 @@ import respx
 
 from maskinporten.administration import administer
 from maskinporten.altinn import altinn_policy
+from maskinporten.altinn_line import OwnTokens
 from maskinporten.domain.altinn import ConsentQuestion, DelegationQuestion
 from maskinporten.domain.circuit import Circuit
 from maskinporten.domain.manifest import plan
+from maskinporten.domain.orgno import OrgNo
 from maskinporten.errors import InvalidInput, Reason
+from maskinporten.keyring import LocalKey
 from tests.conftest import Starter
 from tests.world import (
     CONSUMER,
@@ -28,6 +31,7 @@ from tests.world import (
     assertion,
     document,
     jwk,
+    private_key,
     settings,
 )
 
@@ -776,6 +780,35 @@ async def test_what_happens_while_altinn_thinks_counts(
     refused = await server.post(ask())
     assert refused.json()["error"] == reason.error
     assert audited(server)["reason"] == reason.name
+
+
+@respx.mock
+async def test_a_consent_that_ends_while_altinn_thinks(start: Starter) -> None:
+    """It is weighed at the second the token would be signed."""
+    server = await start(**LINE)
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        server.clock.now += 3
+        return httpx.Response(200, json=consent(validTo="2027-01-15T08:00:02Z"))
+
+    respx.post(CONSENT).mock(side_effect=answer)
+    assert (await server.post(with_consent())).json()["error_uri"].endswith("MP-303")
+
+
+def test_own_tokens_are_signed_by_the_key_that_signs_now() -> None:
+    """After a rotation, or an emergency, no token of the key before is shown."""
+    keys = iter([LocalKey("a", private_key("a")), *[LocalKey("b", private_key("b"))] * 2])
+    told: list[Any] = []
+    own = OwnTokens(
+        ISSUER, OrgNo(OPERATOR), lambda: next(keys), lambda: "j", lambda: NOW, told.append
+    )
+    kids = [
+        jwt.get_unverified_header(own.bearer("x:y").removeprefix("Bearer "))["kid"]
+        for _ in range(3)
+    ]
+
+    assert kids == ["a", "b", "b"]
+    assert len(told) == 2
 
 
 @respx.mock
