@@ -254,7 +254,8 @@ async def _stop(loop: "asyncio.Task[None]") -> None:
 def routes(services: Services) -> list[BaseRoute]:
     """Every path but /token."""
     tokens = OwnTokens(services.settings.issuer, lambda: services.keyring.key_set, services.clock)
-    desk = Desk(tokens, services.store, services.replica, services.clock)
+    trusted = services.issuance.certificates
+    desk = Desk(tokens, services.store, services.replica, services.clock, trusted)
     return [
         *metadata_routes(services.settings.issuer, services.keyring, services.fetches),
         *probe_routes(services.settings.issuer, services.keyring, services.clock),

@@ -1,12 +1,14 @@
 """Looking back by the API: the owner's audit trail, and why a token is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.chains import enterprise, trust_folder, x5c
 from tests.conftest import Starter
 from tests.selfservice.organisations import Organisation, admin_world, minimal, organisation
-from tests.world import CONSUMER, PROVIDER, STRANGER, SUPPLIER
+from tests.world import CONSUMER, PROVIDER, STRANGER, SUPPLIER, assertion, client, jwk
 
 CLIENTS = "idporten:dcr.read idporten:dcr.write"
 SCOPES = "idporten:scopes.read idporten:scopes.write"
@@ -173,3 +175,25 @@ async def test_foreign_and_unknown_answer_alike(
 
     assert answer.status_code == 404
     assert answer.json()["error_description"] == "There is no such client among yours"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_key_that_is_locked_to_a_certificate(
+    start: Starter, tmp_path: Path, *, trusted: bool
+) -> None:
+    """The certificate is weighed as for a token; what it was in the past stays open."""
+    locked = jwk("locked", x5c=x5c(enterprise(name="locked")))
+    made = {**client("locked", CONSUMER, "skatt:open"), "jwks": {"keys": [locked]}}
+    trust = trust_folder(tmp_path) if trusted else None
+    server = await start(sections=admin_world(clients=[made]), trust=trust)
+    owner = await organisation(server, CONSUMER)
+
+    told = await owner.ok("GET", "/api/v1/explain?client_id=locked&scope=skatt:open")
+    answer = await server.post(assertion("locked", scope="skatt:open"))
+
+    assert told["outcome"] == ("granted" if trusted else "refused")
+    assert told.get("code") == (None if trusted else "MP-120")
+    assert (answer.status_code == 200) is trusted
+    revision = told["revision"]
+    path = f"/api/v1/explain?client_id=locked&scope=skatt:open&at={revision}"
+    assert (await owner.ok("GET", path))["outcome"] == "depends"

@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from maskinporten.administration import administer
 from maskinporten.domain.client import ClientId
+from maskinporten.domain.grant import Certificates
 from maskinporten.domain.jose import Malformed, read_object
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.registry import Change, Registry
@@ -29,7 +30,7 @@ from maskinporten.store import Store
 from maskinporten.validator import ValidToken
 from maskinporten.web.answers import json_response, trace_id
 from maskinporten.web.bearer import OwnTokens, caller_of
-from maskinporten.web.selfservice.endpoint import MAX_PAGE_SIZE, Call, Endpoint, digest
+from maskinporten.web.selfservice.endpoint import MAX_PAGE_SIZE, Call, Endpoint, Past, digest
 from maskinporten.web.selfservice.refusals import refusal
 
 REVISION: Final = "registry-revision"
@@ -54,6 +55,7 @@ class Desk:
     store: Store
     replica: Replica
     clock: Callable[[], float]
+    certificates: Certificates | None = None
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def answer(self, endpoint: Endpoint, request: Request) -> Response:
@@ -76,9 +78,8 @@ class Desk:
         if endpoint.writes and token is not None:
             return await self._write(endpoint, request, call, token)
         if endpoint.recall is not None:
-            return _shown(
-                endpoint, request, await endpoint.recall(case, call, self.store), registry
-            )
+            seen = await endpoint.recall(case, call, Past(self.store, self.certificates))
+            return _shown(endpoint, request, seen, registry)
         found = endpoint.answer(case, call)
         if endpoint.many:
             return await _listing(endpoint, request, call, found, registry)

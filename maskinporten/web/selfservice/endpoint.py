@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from maskinporten.domain.grant import Certificates
 from maskinporten.domain.registry import Registry
 from maskinporten.domain.selfservice.caller import Right
 from maskinporten.domain.selfservice.case import Case
@@ -50,6 +51,14 @@ class Call:
         return int(text)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What looking back leans on: the audit trail, and what the token endpoint trusts."""
+
+    store: Store
+    certificates: Certificates | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One method on one path.
@@ -62,7 +71,7 @@ class Endpoint:
     path: str
     summary: str
     answer: Callable[[Case, Call], Any] = lambda _case, _call: None
-    recall: Callable[[Case, Call, Store], Awaitable[Any]] | None = None  # instead: asks the past
+    recall: Callable[[Case, Call, Past], Awaitable[Any]] | None = None  # instead: looks back
     view: Callable[[Any, Registry], Any] = lambda thing, _registry: thing
     right: Right | None = None
     writes: bool = False

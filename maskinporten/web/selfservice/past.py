@@ -21,7 +21,7 @@ from maskinporten.domain.weighing import Question
 from maskinporten.errors import Fault, InvalidInput, Refused
 from maskinporten.history import MAX_PAGE, entry_members, find_moment, registry_at
 from maskinporten.store import Store
-from maskinporten.web.selfservice.endpoint import Call, Endpoint
+from maskinporten.web.selfservice.endpoint import Call, Endpoint, Past
 
 READ_PAST: Final = Right((*READ_CLIENTS.scopes, *READ_SCOPES.scopes))
 _HIGHEST: Final = 2**53  # a revision that JSON readers everywhere can hold
@@ -91,21 +91,21 @@ class ExplanationMembers(Struct, omit_defaults=True):
     delegation: DelegationMembers | None = None
 
 
-async def _own_audit(case: Case, call: Call, store: Store) -> Mapping[str, Any]:
+async def _own_audit(case: Case, call: Call, past: Past) -> Mapping[str, Any]:
     """Of clients, scopes and accesses as far as the token reaches; nothing of others."""
     kinds = {"organization"}
     if case.caller.may(READ_CLIENTS):
         kinds.add("client")
     if case.caller.may(READ_SCOPES):
         kinds |= {"scope", "access", "prefix"}
-    return await _page(call, store, case.caller.orgno, case.caller.orgno, kinds)
+    return await _page(call, past.store, case.caller.orgno, case.caller.orgno, kinds)
 
 
-async def _whole_audit(_case: Case, call: Call, store: Store) -> Mapping[str, Any]:
+async def _whole_audit(_case: Case, call: Call, past: Past) -> Mapping[str, Any]:
     org = call.query.get("org")
     if org is not None and find_orgno(org) is None:
         raise InvalidInput((Fault("org", "must be an organisation number of nine digits"),))
-    return await _page(call, store, org, None, None)
+    return await _page(call, past.store, org, None, None)
 
 
 async def _page(
@@ -128,7 +128,7 @@ async def _page(
     return {"entries": shown, **({"before": records[limit - 1].revision} if more else {})}
 
 
-async def _explain(case: Case, call: Call, store: Store) -> Mapping[str, Any]:
+async def _explain(case: Case, call: Call, past: Past) -> Mapping[str, Any]:
     """For the owner of the client; or of all the scopes, once one of them stands on the client."""
     question = Question(
         client_id=call.wanted("client_id"),
@@ -138,11 +138,12 @@ async def _explain(case: Case, call: Call, store: Store) -> Mapping[str, Any]:
         kid=call.query.get("kid"),
     )
     viewer = _verify_involved(case, question)
-    registry, now = case.registry, case.now
+    registry, now, certificates = case.registry, case.now, past.certificates
     if (at := call.query.get("at")) is not None:
-        revision, now = await find_moment(store, at, registry.revision, now)
-        registry = await registry_at(store, question, revision)
-    return members(explain(question, registry, now, viewer=viewer))
+        revision, now = await find_moment(past.store, at, registry.revision, now)
+        registry = await registry_at(past.store, question, revision)
+        certificates = None  # what lists of revoked certificates said then is not kept
+    return members(explain(question, registry, now, certificates, viewer=viewer))
 
 
 def _verify_involved(case: Case, question: Question) -> OrgNo:
