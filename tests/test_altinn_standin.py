@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from maskinporten.altinn_file import read_known
 from maskinporten.altinn_standin import FAULT_MODES, FAULT_STATUSES, StandIn, serve_standin
@@ -342,6 +343,28 @@ def test_a_stopped_altinn_is_left_alone(place: Place) -> None:
     place.fail("none")
     soon(lambda: place.health() == "UP")
     assert place.post(place.delegated()).status_code == 200
+
+
+def test_the_token_command_takes_details_in_every_form(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An array, one object, a file with either; what is no JSON, or not there, is a sentence."""
+    key, file = tmp_path / "key.pem", tmp_path / "details.json"
+    pem = private_key("vendor").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key.write_bytes(pem)
+    file.write_text(json.dumps(system_user()))
+    command = [
+        "token", "--issuer", place.issuer, "--client-id", "vendor", "--key", str(key),
+        "--kid", "vendor", "--scope", "skatt:open", "--decode", "--authorization-details",
+    ]  # fmt: skip
+    for given in (json.dumps(system_user()), json.dumps(system_user()[0]), str(file)):
+        assert main([*command, given]) == 0
+        shown = json.loads(capsys.readouterr().out)["claims"]["authorization_details"]
+        assert shown[0]["system_id"] == "s"
+    file.write_bytes(b"\xff")
+    for given, words in (("[", "not JSON"), (str(file), "not JSON"), ("no-file", "No such file")):
+        assert main([*command, given]) == 1
+        assert words in capsys.readouterr().err
 
 
 @pytest.fixture

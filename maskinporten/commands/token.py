@@ -102,14 +102,18 @@ def _options(arguments: argparse.Namespace) -> GrantOptions:
     if arguments.pid:
         options["pid"] = arguments.pid
     if arguments.authorization_details:
-        given = arguments.authorization_details
-        if not given.lstrip().startswith("["):
-            given = Path(given).read_text()
-        try:
-            options["authorization_details"] = json.loads(given)
-        except ValueError as fault:
-            raise ConsumerMisconfigured(f"--authorization-details is not JSON: {fault}") from fault
+        options["authorization_details"] = _details(arguments.authorization_details)
     return options
+
+
+def _details(given: str) -> Any:
+    """The array that is given, or that the file holds; one object stands for an array of one."""
+    try:
+        text = given if given.lstrip().startswith(("[", "{")) else Path(given).read_text()
+        found = json.loads(text)
+    except ValueError as fault:
+        raise ConsumerMisconfigured(f"--authorization-details is not JSON: {fault}") from fault
+    return [found] if isinstance(found, dict) else found
 
 
 def refusal(refused: TokenRefused) -> dict[str, Any]:
