@@ -43,7 +43,7 @@ def refused(*arguments: str, **settings: str) -> str:
     done = run("keys", *arguments, **settings)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 def kids(stage: str, **settings: str) -> list[str]:
@@ -113,7 +113,9 @@ def test_a_stolen_key_is_out_of_use_on_every_worker(
     """Revoked by hand beside a running server; the spare signs, and a new spare is there."""
     with live(tmp_path, **database) as server:
         stolen, spare = server.shown()
-        assert "--yes" in refused("revoke", "--", stolen, **server.settings)
+        looked = refused("revoke", "--", stolen, **server.settings)
+        assert f"would: {spare} signs every token" in looked
+        assert "add --yes" in looked
         assert server.shown() == [stolen, spare]
         reason = ["--reason", "left on a bus", "--yes", "--", stolen]
         said = keys("revoke", *reason, **server.settings)

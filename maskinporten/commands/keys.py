@@ -262,6 +262,9 @@ async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> i
         at.keyring.forget(fresh, written)
     found = planned[0]
     if found.hazards and not arguments.yes:
+        names = {key.kid for key in fresh}  # of keys that are forgotten again
+        would = [line for line in found.follows if not any(name in line for name in names)]
+        print(*(f"would: {line}" for line in would), sep="\n", flush=True)
         faults = [Fault("not safe", hazard) for hazard in found.hazards]
         faults.append(Fault("", "nothing was changed; add --yes to do it all the same"))
         raise InvalidInput(tuple(faults))
