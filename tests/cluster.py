@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from tests.world import CONSUMER, assertion, document, form
 
 ROOT: Final = Path(__file__).parent.parent
 KEY: Final = base64.b64encode(bytes(32)).decode()
+# Nodes speak plain HTTP; a client that reads every authority of the system first is slow to make.
+PLAIN: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 DEADLINE: Final = 60.0  # seconds a thing may take on a busy machine before a test gives up
 
 
@@ -273,14 +276,14 @@ class Cluster:
 
     async def post(self, node: Node, grant: str | None = None) -> httpx.Response:
         """One token request to that node, over a connection of its own."""
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with httpx.AsyncClient(verify=PLAIN, timeout=30) as http:
             return await http.post(f"{node.url}/token", data=form(grant or self.grant()))
 
     async def write(self, node: Node, token: str, client_id: str) -> httpx.Response:
         """A client registered through that node's self-service, with an admin's token."""
         body = minimal(client_id=client_id)
         headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(timeout=40) as http:
+        async with httpx.AsyncClient(verify=PLAIN, timeout=40) as http:
             return await http.post(f"{node.url}/clients", json=body, headers=headers)
 
     async def admin(self, node: Node) -> str:
@@ -320,7 +323,7 @@ def free_port() -> int:
 async def cluster(folder: Path, database_url: str, **settings: str) -> AsyncIterator[Cluster]:
     """Nobody yet; whoever was started is gone at the end."""
     issuer = "http://127.0.0.1:1/"
-    async with httpx.AsyncClient(timeout=10) as http:
+    async with httpx.AsyncClient(verify=PLAIN, timeout=10) as http:
         made = Cluster(folder, issuer, {"DATABASE_URL": database_url, **settings}, http)
         try:
             yield made
@@ -373,7 +376,7 @@ class Load:
 
     async def _look_once(self) -> None:
         found = []
-        async with httpx.AsyncClient(timeout=5) as http:
+        async with httpx.AsyncClient(verify=PLAIN, timeout=5) as http:
             for node in self.nodes:
                 with suppress(httpx.TransportError):
                     if (await http.get(f"{node.url}/readyz")).is_success:
@@ -382,7 +385,7 @@ class Load:
 
     async def _call(self, number: int) -> None:
         turn = number
-        async with httpx.AsyncClient(timeout=30) as kept:
+        async with httpx.AsyncClient(verify=PLAIN, timeout=30) as kept:
             while not self._stop:
                 turn += 1
                 if not self._ready:
@@ -395,7 +398,7 @@ class Load:
                     if number % 2:
                         answer = await kept.post(f"{node.url}/token", data=data)
                     else:
-                        async with httpx.AsyncClient(timeout=30) as fresh:
+                        async with httpx.AsyncClient(verify=PLAIN, timeout=30) as fresh:
                             answer = await fresh.post(f"{node.url}/token", data=data)
                     self.answers[answer.status_code] += 1
                     if answer.is_success:
