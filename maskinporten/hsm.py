@@ -41,6 +41,7 @@ class Token:
         self._label = label
         self._pin = pin.decode()
         self._lock = threading.Lock()
+        self._barred = False  # the PIN was refused: another try could lock the token
         self._session: Any = self._opened()
 
     def make(self, bits: int) -> tuple[rsa.RSAPrivateKey, str]:
@@ -126,12 +127,15 @@ class Token:
                 return question(self._session)
             except known.NoSuchKey:
                 raise
-            except known.PKCS11Error:
+            except known.PKCS11Error as first:
+                if self._barred:
+                    raise Unavailable("the PKCS #11 token has refused the PIN") from first
                 try:
                     self._session = self._opened()
                     return question(self._session)
                 except (known.PKCS11Error, InvalidInput) as fault:
-                    raise Unavailable(f"the PKCS #11 token: {type(fault).__name__}") from fault
+                    self._barred = isinstance(fault.__cause__, known.PinIncorrect)
+                    raise Unavailable(f"the PKCS #11 token: {fault}") from fault
 
     def _holds(self, identifier: bytes) -> bool:
         kind = self._pkcs11.ObjectClass.PRIVATE_KEY

@@ -104,11 +104,9 @@ class Rotation:
 
         caller = {"kind": "server"}
         command = f"keys: {step.act}"
-        change = Change(())
-        try:
-            _, change = await administer(self._store, self._replica, decide, caller, command, now)
-        finally:
-            self._keyring.forget(fresh, change.entities)
+        # Where this raises, the commit may have been made all the same: nothing is destroyed then.
+        _, change = await administer(self._store, self._replica, decide, caller, command, now)
+        self._keyring.forget(fresh, change.entities)
         if change.entities:
             _log.info("signing keys: %s %s", step.act, step.kid)
             if step.act is Act.REMOVE:

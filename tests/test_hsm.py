@@ -17,7 +17,7 @@ from maskinporten.app import open_keyring
 from maskinporten.domain.registry import Registry, Revision
 from maskinporten.domain.rotation import RotationPolicy
 from maskinporten.domain.signing import SealedKey, Stage, published
-from maskinporten.errors import InvalidInput
+from maskinporten.errors import InvalidInput, Unavailable
 from maskinporten.hsm import Token
 from maskinporten.keyring import KeyNotInToken, Keyring
 from maskinporten.settings import Settings
@@ -126,6 +126,19 @@ def test_a_lost_session_is_opened_again(token: Token) -> None:
     token._session.close()
 
     assert len(ring.signing_key().sign(b"text")) == 256
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_pin_that_was_refused_is_not_tried_again(softhsm: dict[str, str]) -> None:
+    """A server that goes on trying would lock the token for everyone."""
+    token = Token(Path(softhsm["PKCS11_MODULE"]), "maskinporten", PIN.encode())
+    ring = keyring(token)
+    ring.load(holding(ring.prepare(NOW, 2048)))
+    pkcs11.lib(softhsm["PKCS11_MODULE"]).reinitialize()  # as after a restart of the token
+    token._pin = "0000"
+    for sentence in ("PIN is wrong", "has refused the PIN"):
+        with pytest.raises(Unavailable, match=sentence):
+            ring.signing_key().sign(b"text")
 
 
 WRONG = [

@@ -253,14 +253,10 @@ async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> i
             return Change(())
         return Change(found.keys)
 
-    written: tuple[SealedKey, ...] = ()
-    try:
-        await at.write(decide, f"keys: {act} {kid}".rstrip())
-        if arguments.yes or not planned[0].hazards:
-            written = planned[0].keys
-    finally:
-        at.keyring.forget(fresh, written)
+    # Where this raises, the commit may have been made all the same: nothing is destroyed then.
+    await at.write(decide, f"keys: {act} {kid}".rstrip())
     found = planned[0]
+    at.keyring.forget(fresh, found.keys if arguments.yes or not found.hazards else ())
     if found.hazards and not arguments.yes:
         names = {key.kid for key in fresh}  # of keys that are forgotten again
         would = [line for line in found.follows if not any(name in line for name in names)]
