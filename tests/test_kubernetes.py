@@ -224,6 +224,50 @@ def test_the_world_reaches_what_is_public_and_nothing_else() -> None:
         assert not is_public(path), path
 
 
+def policy_rules(name: str) -> list[tuple[Manifest, set[tuple[int, str]]]]:
+    """Where pods may connect to: the peer (empty: anywhere) and the ports."""
+    egress = of_kind(overlay(name), "NetworkPolicy")["spec"]["egress"]
+    return [
+        (rule.get("to", [{}])[0], {(p["port"], p.get("protocol", "TCP")) for p in rule["ports"]})
+        for rule in egress
+    ]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize(
+    ("namespace", "port"),
+    [
+        pytest.param("kube-system", 53, id="Kubernetes"),
+        pytest.param("openshift-dns", 5353, id="OpenShift"),
+    ],
+)
+def test_names_can_be_looked_up(name: str, namespace: str, port: int) -> None:
+    """Without names there is no database; the two platforms answer at different places."""
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+
+    assert (peer, {(port, "UDP"), (port, "TCP")}) in policy_rules(name)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_fetching_does_not_reach_inside(name: str) -> None:
+    """A certificate's own addresses cannot make a pod look around the cluster or at the cloud's."""
+    (outside,) = [peer for peer, ports in policy_rules(name) if (443, "TCP") in ports]
+    private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"}
+
+    assert private <= set(outside["ipBlock"]["except"])
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_callers_come_over_tls_to_the_issuer(name: str) -> None:
+    """The ingress's host, the certificate's and the issuer's are one."""
+    spec = of_kind(overlay(name), "Ingress")["spec"]
+    (host,) = [rule["host"] for rule in spec["rules"]]
+
+    assert spec["tls"] == [{"hosts": [host], "secretName": "maskinporten-tls"}]
+    issuer = of_kind(overlay(name), "ConfigMap")["data"]["MASKINPORTEN_ISSUER"]
+    assert issuer == f"https://{host}/"
+
+
 def test_a_pod_has_time_to_drain() -> None:
     """SIGKILL comes after the announced leave and what is under way."""
     spec = of_kind(overlay("prod"), "Deployment")["spec"]["template"]["spec"]
