@@ -16,6 +16,8 @@ MAX_TOKEN_LIFETIME: Final = 24 * 3600  # seconds; a retired signing key is publi
 MAX_KEYS: Final = 5
 MAX_KEY_LIFETIME: Final = 365 * 24 * 3600  # seconds, from the moment the key is posted
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+SEALED: Final = "eidas-"
+"""Begins the client_id of tokens for European seals, who are not registered."""
 _CLIENT_ID: Final = re.compile(r"[A-Za-z0-9_.\-:]{1,255}", re.ASCII)
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}", re.ASCII)
 # The kinds of client that use the JWT grant; the others belong to log-in servers.

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from maskinporten.domain.client import (
     JWT_BEARER,
     MACHINE_CLIENTS,
+    SEALED,
     Client,
     ClientId,
     OnBehalfOf,
@@ -193,6 +194,9 @@ def declare_client(
         reader.fault("client_id", "must be 1 to 255 of A-Z a-z 0-9 _ . - :")
         return None
     before = current.get(client_id)
+    if before is None and client_id.startswith(SEALED):
+        reader.fault("client_id", f"begins with {SEALED}, as callers are named who come by a seal")
+        return None
     orgno = reader.orgno(found, "client_orgno")
     supplier = reader.orgno(found, "supplier_orgno") if "supplier_orgno" in found else None
     if before is not None and found.get("integration_type", before.integration_type) != (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from maskinporten.domain.authorization import Authorization, LifetimeRule, scoped_lifetime
-from maskinporten.domain.client import DEFAULT_TOKEN_LIFETIME, ClientId
+from maskinporten.domain.client import DEFAULT_TOKEN_LIFETIME, SEALED, ClientId
 from maskinporten.domain.grant import ALGORITHMS, Certificates, Grant, Signer, UnverifiedGrant
 from maskinporten.domain.registry import Registry
 from maskinporten.domain.seal import Seal
@@ -68,7 +68,7 @@ def seal_signer(seal: Seal) -> Signer:
         _ALL_ALGORITHMS,
         seal.client_amr,
         certificate=seal,
-        client_id=ClientId(f"eidas-{seal.serial}"),
+        client_id=ClientId(f"{SEALED}{seal.serial}"),
     )
 
 

@@ -195,6 +195,8 @@ FAULTS = [
     pytest.param(one("clients", client_id="x"), "clients[0].client_orgno", "given", id="no orgno"),
     pytest.param(one("clients", client_id="x y", client_orgno=CONSUMER), "clients[0].client_id",
                  "255", id="client id"),
+    pytest.param(one("clients", client_id="eidas-1", client_orgno=CONSUMER), "clients[0].client_id",
+                 "come by a seal", id="attack: named like a European seal"),
     pytest.param(one("clients", client_id="x", client_orgno=CONSUMER, access_token_lifetime=0),
                  "clients[0].access_token_lifetime", "at least 1", id="lifetime 0"),
     pytest.param({"clients": [client("x", CONSUMER, "skatt:hemmelig")]}, "clients[0].scopes[0]",
