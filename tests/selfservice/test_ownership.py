@@ -219,6 +219,53 @@ async def test_a_token_dies_with_its_right(start: Starter) -> None:
     assert (await owner.call("GET", "/clients")).status_code == 401
 
 
+async def test_a_supplier_names_its_victim_a_customer(start: Starter) -> None:
+    """Its token then says `consumer`: the victim. It opens nothing of anybody's."""
+    server = await start(sections=admin_world())
+    thief = await organisation(server, SUPPLIER)
+    victim = {"onbehalfof": "victim", "orgno": CONSUMER}
+    await thief.ok("POST", f"/clients/admin-{SUPPLIER}/onbehalfof", victim)
+    grant = assertion(f"admin-{SUPPLIER}", scope=EVERYTHING, iss_onbehalfof="victim")
+    token = (await server.post(grant)).json()["access_token"]
+    before = server.services.replica.registry
+
+    for row in ENDPOINTS:
+        if row.right is not None:
+            answer = await knock(Organisation(server, CONSUMER, token), row, KNOWN)
+            assert answer.status_code == 401, (name(row), answer.text)
+            assert "supplier" in answer.json()["error_description"]
+    assert (await server.services.replica.catch_up()).revision == before.revision
+
+
+async def test_a_supplier_makes_an_admin_client_in_its_victims_name(start: Starter) -> None:
+    """The supplier's right reaches what it made, not what the victim's own clients may do."""
+    server = await start(sections=admin_world())
+    thief = await organisation(server, SUPPLIER, "idporten:dcr.supplier")
+    keys = {"keys": [jwk("planted")]}
+    planted = minimal(
+        client_id="planted", client_orgno=CONSUMER, scopes=["idporten:dcr.write"], jwks=keys
+    )
+    await thief.ok("POST", "/clients", planted)
+    answer = await server.post(assertion("planted", scope="idporten:dcr.write"))
+    as_victim = Organisation(server, CONSUMER, answer.json()["access_token"])
+
+    assert (await as_victim.call("GET", "/clients")).status_code == 401
+    assert (await as_victim.call("DELETE", f"/clients/admin-{CONSUMER}")).status_code == 401
+
+
+async def test_numbers_that_hide_behind_zeros(start: Starter) -> None:
+    """Zeros in front change no number, raise no bound, and break nothing."""
+    own = await organisation(await start(sections=admin_world()), CONSUMER)
+
+    for path in ("/audit?limit=", "/audit?before=", "/clients?size="):
+        for zeros in (20, 5000):
+            assert (await own.call("GET", path + "0" * zeros + "7")).status_code == 200, path
+            beyond = await own.call("GET", path + "0" * zeros + "9" * 17)
+            assert beyond.status_code == 400, (path, beyond.text)
+        for wrong in ("", "00-1", "0٣", "0x1", "9" * 5000):
+            assert (await own.call("GET", path + wrong)).status_code == 400, (path, wrong)
+
+
 async def test_signing_keys_that_change_under_way(start: Starter) -> None:
     """A token by the old key and one by the new are both valid, at once."""
     server = await start(sections=admin_world())

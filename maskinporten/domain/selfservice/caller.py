@@ -97,11 +97,17 @@ def living_scopes(
 ) -> frozenset[str]:
     """Those of a token's scopes that would be issued still; a token must not outlive its right.
 
-    Raises Refused: ACCESS_TOKEN_INVALID, where the client is out of use.
+    An organisation speaks here by a client of its own alone. Whom a supplier acts for is what the
+    supplier has written down itself, as a customer of its client or as its client's organisation.
+
+    Raises Refused: ACCESS_TOKEN_INVALID, where the client is out of use, or a supplier's.
     """
     client = registry.clients.get(client_id)
     if client is None or not client.active:
         raise Refused(Reason.ACCESS_TOKEN_INVALID, named=("Its client is out of use",))
+    if client.client_orgno != orgno or client.supplier_orgno not in {None, orgno}:
+        sentence = "It is a supplier's, and here each organisation speaks for itself"
+        raise Refused(Reason.ACCESS_TOKEN_INVALID, named=(sentence,))
     return frozenset(
         name
         for name in scopes

@@ -46,9 +46,10 @@ class Call:
         text = self.query.get(name)
         if text is None:
             return None
-        if not text.isdecimal() or not text.isascii() or int(text[:20]) > highest:
+        digits = text.lstrip("0") or text[:1]
+        if not digits.isdecimal() or not digits.isascii() or int(digits[:20]) > highest:
             raise InvalidInput((Fault(name, f"must be a whole number from 0 to {highest}"),))
-        return int(text)
+        return int(digits)
 
 
 @dataclass(frozen=True, slots=True)
