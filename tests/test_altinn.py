@@ -476,6 +476,17 @@ async def test_answers_are_remembered_briefly_and_apart(start: Starter) -> None:
 
 
 @respx.mock
+async def test_an_answer_about_others_is_not_remembered(start: Starter) -> None:
+    """Altinn that was confused for a moment keeps no supplier out for longer."""
+    server = await start(**LINE)
+    route = respx.get(DELEGATIONS).respond(json=[delegation(consumer_org=STRANGER)])
+
+    assert (await server.post(delegated())).status_code == 403
+    route.respond(json=[delegation()])
+    assert (await server.post(delegated())).status_code == 200
+
+
+@respx.mock
 async def test_equal_questions_under_way_are_asked_once(start: Starter) -> None:
     """A crowd of one supplier's grants makes one call, and all of them get their token."""
     server = await start(**LINE)
