@@ -39,6 +39,12 @@ async def plugged(folder: Path) -> Plug:
     return Plug(store._writer, store._reader)
 
 
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spools that no test names lie in the test's own folder, and go with it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 @pytest.fixture
 def metrics() -> Iterator[Metrics]:
     """Counters of one worker."""
