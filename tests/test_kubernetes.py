@@ -17,6 +17,7 @@ import yaml
 from maskinporten.cli import parser
 from maskinporten.commands import serve
 from maskinporten.settings import SETTINGS, Settings
+from maskinporten.web.selfservice.routes import BASES, ENDPOINTS
 from tests.world import Server
 
 ROOT = Path(__file__).parent.parent
@@ -187,7 +188,7 @@ def test_commands_and_mounts_fit_the_program(name: str) -> None:
     server = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     data = of_kind(manifests, "ConfigMap")["data"]
     mounts = [mount["mountPath"] for mount in server["volumeMounts"]]
-    for variable in ("MASKINPORTEN_TRUST", "MASKINPORTEN_REVOCATION"):
+    for variable in ("MASKINPORTEN_TRUST", "MASKINPORTEN_REVOCATION", "MASKINPORTEN_SPOOL"):
         assert any(data[variable].startswith(mount) for mount in mounts)
     assert int(data["MASKINPORTEN_WORKERS"]) == int(server["resources"]["requests"]["cpu"])
 
@@ -220,7 +221,12 @@ def test_the_world_reaches_what_is_public_and_nothing_else() -> None:
     for path in ("/token", "/jwk", "/.well-known/oauth-authorization-server", "/errors/MP-011",
                  "/health", "/api/v1/clients", "/external/api/v1/scopes"):  # fmt: skip
         assert is_public(path), path
-    for path in probe_paths() | {"/metrics", "/healthy", "/tokens"}:
+    for endpoint in ENDPOINTS:
+        # Operators and portals have addresses of their own; without a prefix they stay inside.
+        for base in BASES if endpoint.own_base is None else (endpoint.own_base,):
+            inside = not base and endpoint.path.startswith(("/operator", "/datasharing"))
+            assert is_public(base + endpoint.path) is not inside, base + endpoint.path
+    for path in probe_paths() | {"/metrics", "/revocation", "/healthy", "/tokens"}:
         assert not is_public(path), path
 
 
