@@ -1,6 +1,7 @@
 """Revocation: attack 22 and 36, the policies on both sides of their bounds, and the background."""
 
 import asyncio
+import gzip
 import json
 import socket
 import subprocess
@@ -621,6 +622,14 @@ BAD_ANSWERS: list[Any] = [
     pytest.param(httpx.ReadTimeout("slow"), id="slow"),
     pytest.param(httpx.Response(200, content=crl(by=root())), id="list of another issuer"),
     pytest.param(httpx.Response(200, content=crl(at=NOW - 60)), id="an older list"),
+    pytest.param(
+        httpx.Response(
+            200,
+            headers={"content-encoding": "gzip, gzip"},
+            content=gzip.compress(gzip.compress(crl())),
+        ),
+        id="compressed twice, as a few octets that fill the memory",
+    ),
 ]
 
 
