@@ -87,8 +87,10 @@ class SpentGrants:
         if self._without_database is WithoutDatabase.REFUSE:
             self._seen.pop(key, None)
             raise Unavailable("spent grants cannot be written")
+        now = int(self._clock())
+        self._forget(now)  # an outage may be long
         try:
-            first = self._spool.claim(Spending(key, until), int(self._clock()))
+            first = self._spool.claim(Spending(key, until), now)
         except OSError as fault:
             self._seen.pop(key, None)
             raise Unavailable(f"neither database nor spool can be written: {fault}") from fault

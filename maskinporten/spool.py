@@ -9,6 +9,7 @@ one that was started after the claimer died.
     owed-5999999    what was claimed without it        until when (epoch seconds) it matters
 
 The number is the time slice in which it was written; nothing outlives the slice after its own.
+Who looked at the clock just before a slice began reads that slice too: another may be in it.
 """
 
 import fcntl
@@ -26,7 +27,7 @@ _RECORD: Final = Struct("<32sq")
 
 
 class _Log:
-    """One kind of record over two slices, and what this worker has read of it."""
+    """One kind of record over three slices, and what this worker has read of it."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.known: dict[bytes, int] = {}

@@ -156,6 +156,23 @@ async def test_a_worker_forgets_what_has_expired(tmp_path: Path, metrics: Metric
     await store.close()
 
 
+async def test_a_worker_forgets_what_has_expired_while_the_database_is_away(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """An outage of hours does not fill its memory, grant by grant."""
+    store, clock = await plugged(tmp_path), Clock()
+    spent = spending(store, metrics, clock=clock)
+    store.pulled = True
+    await spent.spend(key(1), NOW + 10)
+    clock.now = NOW + 11
+    await spent.spend(key(2), NOW + 100)
+
+    remembered = set(spent._seen)
+    await spent.close()
+    await store.close()
+    assert remembered == {key(2)}
+
+
 async def test_two_workers_of_a_node_without_the_database_accept_a_grant_once(
     tmp_path: Path, metrics: Metrics
 ) -> None:
@@ -267,3 +284,18 @@ def test_a_clock_that_is_set_back_forgets_nothing(tmp_path: Path) -> None:
     assert not one.claim(Spending(key(2), turn + 60), turn)
     one.close()
     behind.close()
+
+
+def test_a_grant_sent_to_two_workers_as_one_slice_ends(tmp_path: Path) -> None:
+    """Who looked at the clock before the other, and gets the lock after it, is not first."""
+    begins = (NOW // SLICE + 1) * SLICE
+    for number, (first, second) in enumerate([(begins, begins - 1), (begins - 1, begins)]):
+        grant = Spending(key(number), begins + 60)
+        one, other = Spool(tmp_path / str(number)), Spool(tmp_path / str(number))
+
+        assert one.claim(grant, first)
+        assert not other.claim(grant, second)
+        assert not one.claim(grant, begins + 1)
+        assert Spool(tmp_path / str(number)).owed(begins + 1) == [grant]
+        one.close()
+        other.close()
