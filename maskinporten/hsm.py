@@ -93,11 +93,15 @@ class Token:
     def sign(self, identifier: bytes, octets: bytes) -> bytes:
         """RSASSA-PKCS1-v1_5 with SHA-256, made in the token. Raises Unavailable."""
         kind, mechanism = self._pkcs11.ObjectClass, self._pkcs11.Mechanism
-        signature: bytes = self._asked(
-            lambda session: session.get_key(object_class=kind.PRIVATE_KEY, id=identifier).sign(
-                octets, mechanism=mechanism.SHA256_RSA_PKCS
+        try:
+            signature: bytes = self._asked(
+                lambda session: session.get_key(object_class=kind.PRIVATE_KEY, id=identifier).sign(
+                    octets, mechanism=mechanism.SHA256_RSA_PKCS
+                )
             )
-        )
+        except self._pkcs11.exceptions.NoSuchKey as fault:
+            # Revoked a moment ago, and we have not heard of it yet.
+            raise Unavailable("the PKCS #11 token holds the key no more") from fault
         return signature
 
     def _opened(self) -> Any:

@@ -106,6 +106,18 @@ def test_a_destroyed_key_does_not_open(token: Token) -> None:
         keyring(token).load(holding(made))
 
 
+def test_a_key_that_was_destroyed_under_a_worker_is_no_defect(token: Token) -> None:
+    """Revoked by hand: until the worker hears of it, it cannot sign, and says 503."""
+    ring = keyring(token)
+    made = ring.prepare(NOW, 2048)
+    ring.load(holding(made))
+    key = ring.signing_key()
+    keyring(token).destroy(made)
+
+    with pytest.raises(Unavailable):
+        key.sign(b"text")
+
+
 def test_a_key_that_nobody_wrote_is_not_left_in_the_token(token: Token) -> None:
     """Of many workers that make a key at once, one is right; the others clean up."""
     ring = keyring(token)

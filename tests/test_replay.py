@@ -284,18 +284,3 @@ def test_a_clock_that_is_set_back_forgets_nothing(tmp_path: Path) -> None:
     assert not one.claim(Spending(key(2), turn + 60), turn)
     one.close()
     behind.close()
-
-
-def test_a_grant_sent_to_two_workers_as_one_slice_ends(tmp_path: Path) -> None:
-    """Who looked at the clock before the other, and gets the lock after it, is not first."""
-    begins = (NOW // SLICE + 1) * SLICE
-    for number, (first, second) in enumerate([(begins, begins - 1), (begins - 1, begins)]):
-        grant = Spending(key(number), begins + 60)
-        one, other = Spool(tmp_path / str(number)), Spool(tmp_path / str(number))
-
-        assert one.claim(grant, first)
-        assert not other.claim(grant, second)
-        assert not one.claim(grant, begins + 1)
-        assert Spool(tmp_path / str(number)).owed(begins + 1) == [grant]
-        one.close()
-        other.close()
