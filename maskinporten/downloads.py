@@ -10,6 +10,7 @@ import httpx
 
 MAX_DOWNLOAD: Final = 64 * 1024 * 1024  # octets; the largest Norwegian lists are a few million
 DEADLINE: Final = 30.0  # seconds for one download
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # IPv4 inside IPv6 (RFC 6052 section 2.1)
 
 
 class Unfetched(Exception):
@@ -66,5 +67,11 @@ def _verify_peer(response: httpx.Response) -> None:
 
 
 def _verify_public(address: str) -> None:
-    if not ipaddress.ip_address(address.partition("%")[0]).is_global:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        found = inner or found
+    if not found.is_global or found.is_multicast:
         raise Unfetched(f"{address} is not a public address")

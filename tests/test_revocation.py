@@ -656,7 +656,13 @@ async def test_a_bad_answer_does_not_replace_a_good_list(
     worker.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "10.0.0.1", "169.254.169.254", "224.0.0.1", "[::1]"),
+        *("[::ffff:10.0.0.1]", "[64:ff9b::a9fe:a9fe]", "[2002:a00:1::1]"),
+    ],
+)
 async def test_no_private_address_is_called(
     tmp_path: Path, web: respx.MockRouter, host: str
 ) -> None:
