@@ -101,7 +101,8 @@ async def issue_token(s: Issuance, assertion: Assertion, now: int) -> Issued:
     """One grant, at most one token. The grant is spent last, when nothing else can refuse it.
 
     `now` is in epoch seconds. Raises Refused with the first fault, or Unavailable; then the grant
-    was not spent and may be sent again.
+    was not spent and may be sent again, but where a token (HSM) fails at the signature itself:
+    signing comes after, so that a grant sent again and again costs no signature.
     """
     unverified = read_assertion(assertion)
     registry = s.registry()
