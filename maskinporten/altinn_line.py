@@ -26,7 +26,7 @@ from maskinporten.domain.altinn import (
 )
 from maskinporten.domain.authorization import Authorization
 from maskinporten.domain.circuit import Circuit
-from maskinporten.domain.client import ClientId
+from maskinporten.domain.client import OURSELVES
 from maskinporten.domain.orgno import OrgNo
 from maskinporten.domain.scope import ScopeName
 from maskinporten.domain.signing import SigningKey
@@ -37,7 +37,6 @@ from maskinporten.metrics import Metrics
 MAX_ANSWER: Final = 256 * 1024  # octets
 OWN_LIFETIME: Final = 120  # seconds a token of our own lives
 OWN_MARGIN: Final = 20  # seconds before its end when it is made anew
-OWN_CLIENT_ID: Final = ClientId("maskinporten")
 _BREATH: Final = 0.05  # seconds
 _JSON: Final = frozenset({"application/json", "application/problem+json"})
 _log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class OwnTokens:
         kid, issued, token = self._kept.get(scope, ("", 0.0, ""))
         if kid != key.kid or not issued <= now < issued + OWN_LIFETIME - OWN_MARGIN:
             right = Authorization(
-                client_id=OWN_CLIENT_ID,
+                client_id=OURSELVES,
                 client_amr="private_key_jwt",
                 consumer=self._consumer,
                 supplier=None,
@@ -86,7 +85,7 @@ class OwnTokens:
                 {
                     "event_name": "own_token_issued",
                     "event_created": int(now * 1000),
-                    "client_id": OWN_CLIENT_ID,
+                    "client_id": OURSELVES,
                     "consumer": self._consumer,
                     "token_iss": self._issuer,
                     "token_jti": made.jti,

@@ -18,6 +18,10 @@ MAX_KEY_LIFETIME: Final = 365 * 24 * 3600  # seconds, from the moment the key is
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SEALED: Final = "eidas-"
 """Begins the client_id of tokens for European seals, who are not registered."""
+OURSELVES: Final = ClientId("maskinporten")
+PROBE: Final = ClientId("maskinporten-probe")
+OWN_NAMES: Final = frozenset({OURSELVES, PROBE})
+"""The client_id of tokens that this server issues by itself: to ask others, and to be tested on."""
 _CLIENT_ID: Final = re.compile(r"[A-Za-z0-9_.\-:]{1,255}", re.ASCII)
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}", re.ASCII)
 # The kinds of client that use the JWT grant; the others belong to log-in servers.

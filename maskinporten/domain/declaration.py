@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from maskinporten.domain.client import (
     JWT_BEARER,
     MACHINE_CLIENTS,
+    OWN_NAMES,
     SEALED,
     Client,
     ClientId,
@@ -196,6 +197,9 @@ def declare_client(
     before = current.get(client_id)
     if before is None and client_id.startswith(SEALED):
         reader.fault("client_id", f"begins with {SEALED}, as callers are named who come by a seal")
+        return None
+    if before is None and client_id in OWN_NAMES:
+        reader.fault("client_id", "is what this server calls itself in its own tokens")
         return None
     orgno = reader.orgno(found, "client_orgno")
     supplier = reader.orgno(found, "supplier_orgno") if "supplier_orgno" in found else None

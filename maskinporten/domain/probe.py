@@ -3,7 +3,7 @@
 from typing import Final
 
 from maskinporten.domain.authorization import Authorization
-from maskinporten.domain.client import ClientId
+from maskinporten.domain.client import PROBE
 from maskinporten.domain.orgno import NOBODY
 from maskinporten.domain.scope import PROBE_SCOPE
 from maskinporten.domain.signing import SigningKey
@@ -23,7 +23,7 @@ def sign_probe(key: SigningKey, issuer: str, now: int, jti: str) -> AccessToken:
     The scope can be registered by nobody, and the consumer's number is no organisation's.
     """
     nobody = Authorization(
-        client_id=ClientId("maskinporten-probe"),
+        client_id=PROBE,
         client_amr="private_key_jwt",
         consumer=NOBODY,
         supplier=None,
