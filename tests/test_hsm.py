@@ -206,6 +206,8 @@ def test_tokens_are_signed_in_the_token_by_every_worker(
         until(lambda: server.signer() == spare)
         token = Token(Path(softhsm["PKCS11_MODULE"]), "maskinporten", PIN.encode())
         assert token.destroy(_reference(settings, made)) is False, "it was destroyed by `revoke`"
+        with pytest.raises(Unavailable):  # a worker that has not heard answers 503, not a blank 500
+            token.sign(bytes(20), b"signing input")
 
 
 def _reference(settings: dict[str, str], kid: str) -> str:

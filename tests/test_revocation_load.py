@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -75,7 +76,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         pki_folder = ["--folder", str(folder / "pki")]
         stack.enter_context(started("pki", "serve", *pki_folder, "--port", str(lists), cwd=folder))
         subprocess.run(
-            ["maskinporten", "apply", written(folder, REGISTRY)],
+            [sys.executable, "-m", "maskinporten", "apply", written(folder, REGISTRY)],
             env=environ(**settings),
             check=True,
             capture_output=True,
@@ -187,7 +188,8 @@ def test_a_revoked_certificate_stops_on_every_worker_under_load(live: Live) -> N
     begun = {port: len(found) for c in callers for port, found in c.answers.items()}
     workers = workers_of(live.parent, set(revoked.answers))
     done = subprocess.run(
-        ["maskinporten", "pki", "revoke", "--folder", str(live.folder / "pki"),
+        [sys.executable, "-m", "maskinporten", "pki", "revoke",
+         "--folder", str(live.folder / "pki"),
          str(live.folder / "pki" / f"{live.issuers.name_of(revoked.certificate)}.pem")],
         env=environ(), capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip

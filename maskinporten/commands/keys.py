@@ -47,6 +47,7 @@ _PARTS = {
     ByHand.REVOKE: "take a compromised key out of /jwk and out of use, at once",
 }
 _NAMED = {ByHand.REMOVE, ByHand.REVOKE}  # acts that never choose by themselves
+_HEARD = 3.0  # seconds within which every worker has heard of a commit
 OPERATOR = {"kind": "operator"}
 
 
@@ -264,12 +265,15 @@ async def _carry_out(at: Bench, act: ByHand, arguments: argparse.Namespace) -> i
         faults = [Fault("not safe", hazard) for hazard in found.hazards]
         faults.append(Fault("", "nothing was changed; add --yes to do it all the same"))
         raise InvalidInput(tuple(faults))
-    for key in found.keys:
-        if key.stage is Stage.REMOVED:
-            at.keyring.destroy(key)
-    print("\n".join(found.follows))
+    print("\n".join(found.follows), flush=True)
     for hazard in found.hazards:
         print(f"done though not safe: {hazard}")
+    removed = [key for key in found.keys if key.stage is Stage.REMOVED]
+    if any(key.token for key in removed):
+        # Until every worker has heard, one of them may still ask the token for a signature.
+        await asyncio.sleep(_HEARD)
+    for key in removed:
+        at.keyring.destroy(key)
     return 0
 
 
