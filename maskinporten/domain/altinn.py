@@ -276,7 +276,7 @@ def _read_system_user(question: SystemUserQuestion, status: int, found: Any) -> 
     if (
         _text(found, "reporteeOrgNo") != question.wish.owner
         or _text(found, "supplierOrgno") != question.vendor
-        or question.wish.external_ref not in {None, reference}
+        or question.wish.external_ref not in (None, reference)
     ):
         return No(none.sentence, mismatch=True)
     # Altinn puts the system's id into productName, which is where Maskinporten reads it.

@@ -97,6 +97,7 @@ GOOD = [
     pytest.param(USER, system_user(), id="system user"),
     pytest.param(USER, system_user(productName=None), id="the system's id elsewhere"),
     pytest.param(USER, system_user(externalRef=None), id="no externalRef"),
+    pytest.param(USER, system_user(externalRef=[]), id="externalRef is an array"),
     pytest.param(CONSENTED, consent(), id="consent"),
     pytest.param(CONSENTED, consent(id=CONSENT_ID.upper()), id="a UUID in capitals"),
     pytest.param(CONSENTED, consent(validTo="2027-02-03T10:13:27.8970021Z"), id="seven digits"),
