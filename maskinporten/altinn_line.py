@@ -190,6 +190,12 @@ class Line:
             raise _Missed(outcome, f"{self._deadline:g} s", blame=inside) from fault
         except Unavailable as fault:  # no key of ours to sign the question with
             raise _Missed("unreachable", fault.detail, blame=True) from fault
+        except _Missed:
+            raise
+        except Exception as fault:
+            # A defect of ours in reading an answer must not hold the circuit's one trial for ever.
+            _log.exception("an answer of Altinn could not be read: %s", type(question).__name__)
+            raise _Missed("unusable", type(fault).__name__, blame=False) from fault
 
     async def _exchange(self, question: Question) -> Answer:
         """One call; a second where our token was refused, or a kept connection was stale."""
