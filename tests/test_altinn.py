@@ -344,6 +344,7 @@ UNUSABLE = [
     pytest.param(DELEGATED, httpx.ConnectTimeout("x"), "timeout", id="timeout"),
     pytest.param(DELEGATED, httpx.ConnectError("x"), "unreachable", id="nobody there"),
     pytest.param(DELEGATED, httpx.ReadError("x"), "unreachable", id="cut off"),
+    pytest.param(DELEGATED, RuntimeError("x"), "unusable", id="what nobody foresaw"),
     *(
         pytest.param(ask, httpx.Response(status, json={}), outcome, id=f"{status} {ask.__name__}")
         for ask in (DELEGATED, USER, CONSENTED)
@@ -621,6 +622,31 @@ async def test_a_circuit_opens_and_mends_itself(start: Starter) -> None:
     await asyncio.wait_for(mending, 30)
     assert (await server.http.get("/health")).json()["status"] == "UP"
     assert server.services.metrics.value("maskinporten_altinn_away") == 0
+    assert (await server.post(delegated())).status_code == 200
+
+
+@respx.mock
+async def test_what_nobody_foresaw_does_not_hold_the_trial(start: Starter) -> None:
+    """The circuit's one trial ends whatever is raised in it; the next question is asked."""
+    server = await start(**LINE)
+    altinn = server.services.altinn
+    assert altinn is not None
+    now = [100.0]
+    line = altinn._lines[SOURCE, DelegationQuestion]
+    line._timer = lambda: now[0]
+    route = respx.get(DELEGATIONS).respond(500)
+    for _ in range(5):
+        assert (await server.post(delegated())).status_code == 503
+    mending = line._mending
+    assert mending is not None
+
+    route.mock(side_effect=RuntimeError("x"))
+    now[0] += 2
+    await asyncio.wait_for(mending, 30)
+
+    assert not line.circuit.is_open
+    route.mock(side_effect=None)
+    route.respond(json=[delegation()])
     assert (await server.post(delegated())).status_code == 200
 
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from maskinporten import pki
 from maskinporten.domain.signing import SealedKey
 from maskinporten.signing_requests import _certificates
-from maskinporten.store.rows import read_entity
+from maskinporten.store.rows import Entities
 from tests.test_cli import DEADLINE, KEY, free_port, run, serving, started, wait_until_ready
 from tests.test_cli import written as registry_file
 from tests.world import CONSUMER, assertion, document, form, private_key
@@ -302,8 +302,9 @@ def test_the_key_encryption_key_is_changed_while_servers_run(tmp_path: Path) -> 
 def test_an_earlier_release_reads_a_revoked_key() -> None:
     """Members it does not know are passed over; the stage is one it knows, and is not published."""
     body: dict[str, Any] = {"kid": "k", "stage": "removed", "n": "", "e": "", "sealed": ""}
-    found = read_entity("signing_key", json.dumps({**body, "revoked": 1, "not_known_yet": {}}))
+    row = ("signing_key", json.dumps({**body, "revoked": 1, "not_known_yet": {}}))
+
+    (found,) = Entities([row, ("a_kind_not_known_yet", "{}")])
 
     assert isinstance(found, SealedKey)
     assert (found.stage, found.revoked) == ("removed", 1)
-    assert read_entity("a_kind_not_known_yet", "{}") is None

@@ -126,15 +126,6 @@ def upserts(change: Change, revision: Revision) -> Iterator[tuple[str, str, int,
         yield kind, name, revision, _ENCODER.encode(entity).decode()
 
 
-def read_entity(kind: str, body: str) -> Entity | None:
-    """The entity of a row; None for a kind that only a later release knows."""
-    decoder = _DECODERS.get(kind)
-    if decoder is None:
-        return None
-    entity: Entity = decoder.decode(body)
-    return entity
-
-
 def fetches_to_keep(fetches: Iterable[Fetch], known: Iterable[Sequence[str]]) -> list[Fetch]:
     """Those of callers there is room for; sorted, so that two writers never wait in a ring."""
     found = sorted(fetches)
@@ -162,12 +153,6 @@ class Entities(Sequence[Entity]):
             return [self[number] for number in range(*place.indices(len(self)))]
         kind, body = self._rows[place]
         return _DECODERS[kind].decode(body)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def __hash__(self) -> int:
-        raise TypeError("is compared like a list")
 
     def taken(self) -> Iterator[Entity]:
         """Each entity once, its row let go of; nothing is left. Memory is used again meanwhile."""
